@@ -124,11 +124,11 @@ fn maker(source: &source::Source) -> Maker {
     if node.at("metadata").has("ISTIO_VERSION") {
         return Maker::Istio;
     }
-    let by_gateway = |config: &&Value| config.has("metadata/filter_metadata/envoy-gateway");
-    if source.listeners.iter().find(by_gateway).is_some() {
-        return Maker::EnvoyGateway;
-    }
-    Maker::Envoy
+    // Envoy Gateway marks hosts, routes and clusters, and some of its releases mark listeners.
+    let by_gateway = |config: &Value| config.has("metadata/filter_metadata/envoy-gateway");
+    let hosts = source.tables.values().flat_map(|table| table.list("virtual_hosts"));
+    let marked = source.listeners.iter().chain(&source.clusters).chain(hosts).any(by_gateway);
+    if marked { Maker::EnvoyGateway } else { Maker::Envoy }
 }
 
 fn version(bootstrap: &Value) -> Option<[u64; 3]> {

@@ -116,10 +116,15 @@ impl Cluster {
         self.config.list("circuit_breakers/thresholds").iter().find(of_default)?.number(field)
     }
 
+    /// Its options for all versions of HTTP.
+    pub(crate) fn http_options(&self) -> &Value {
+        const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+        self.config.at("typed_extension_protocol_options").entry(OPTIONS)
+    }
+
     /// Its settings of HTTP/2, if it speaks that.
     pub(crate) fn http2(&self) -> Option<&Value> {
-        const OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
-        let options = self.config.at("typed_extension_protocol_options").entry(OPTIONS);
+        let options = self.http_options();
         let explicit = options.at("explicit_http_config/http2_protocol_options");
         let auto = options.at("auto_config/http2_protocol_options");
         let downstream = options.at("use_downstream_protocol_config/http2_protocol_options");

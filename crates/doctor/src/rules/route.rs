@@ -129,7 +129,8 @@ fn fixed(context: &Context<'_>, found: &mut Found) {
             let Target::Clusters(clusters) = &route.target else { continue };
             // Where nobody is asked, there is no identity either, which other rules report.
             let asked = !matches!(view.asked(host, route, None), Asked::Never(_));
-            if asked && !view.looks_at_answer(route) && !is_connect(route) {
+            let leads = !is_connect(route) && !leads_nowhere(context, route);
+            if asked && !view.looks_at_answer(route) && leads {
                 let names: Vec<_> = clusters.iter().map(|(name, _)| name.as_str()).collect();
                 let what = format!(
                     "it leads to {}, whatever {} says",
@@ -156,7 +157,7 @@ fn client(context: &Context<'_>, found: &mut Found) {
 
 /// Routes on which a request can reach a backend after patgate's answer. A route that matches only as
 /// long as patgate's header is missing, and is chosen by that header, leads nowhere.
-fn leads(view: &View<'_>, route: &Route) -> bool {
+fn leads(context: &Context<'_>, view: &View<'_>, route: &Route) -> bool {
     let absent = route.config.list("match/headers").iter().any(|matcher| {
         matcher.text("name").is_some_and(|name| view.is_own(name))
             && matcher.flag("present_match") == Some(false)
@@ -164,13 +165,25 @@ fn leads(view: &View<'_>, route: &Route) -> bool {
     match &route.target {
         Target::Answer(_) => false,
         Target::Header(name) => !(absent && view.is_own(name)),
-        Target::Clusters(_) | Target::Other(_) => !is_connect(route),
+        Target::Clusters(_) | Target::Other(_) => {
+            !is_connect(route) && !leads_nowhere(context, route)
+        }
     }
+}
+
+/// Whether a route leads to a cluster that this Envoy does not have, and is answered with 503. Without
+/// any cluster, the source does not say which there are.
+fn leads_nowhere(context: &Context<'_>, route: &Route) -> bool {
+    let Target::Clusters(clusters) = &route.target else { return false };
+    let known = &context.proxy.clusters;
+    // One that a header chooses has no name here.
+    let missing = |name: &str| !name.starts_with("header ") && !known.contains_key(name);
+    !known.is_empty() && clusters.iter().all(|(name, _)| missing(name))
 }
 
 fn timeout(context: &Context<'_>, found: &mut Found) {
     for view in context.asking() {
-        for (host, route) in view.routes().filter(|(_, route)| leads(view, route)) {
+        for (host, route) in view.routes().filter(|(_, route)| leads(context, view, route)) {
             if !route.config.has("route/timeout") {
                 found.add(Place::route(view, host, route), "no `timeout`");
             }
@@ -184,7 +197,7 @@ fn stream(context: &Context<'_>, found: &mut Found) {
         if all.seconds("max_stream_duration").is_some_and(|limit| limit > 0.0) {
             continue;
         }
-        for (host, route) in view.routes().filter(|(_, route)| leads(view, route)) {
+        for (host, route) in view.routes().filter(|(_, route)| leads(context, view, route)) {
             let limit = route.config.seconds("route/max_stream_duration/max_stream_duration");
             // A timeout of the whole answer limits a stream as well.
             let whole = route.config.seconds("route/timeout").filter(|timeout| *timeout > 0.0);

@@ -255,9 +255,15 @@ fn replica(context: &Context<'_>, found: &mut Found) {
     }
 }
 
-/// Whether a cluster chooses its host by a hash of that header of the call.
+/// Whether a cluster chooses its host by a hash of that header of the call: its policy says so by
+/// itself, or hashes what the options of the protocol name, as Envoy Gateway has it.
 fn hashes(cluster: &Cluster, header: &str) -> bool {
     let mut words = Vec::new();
     texts(cluster.config.at("load_balancing_policy"), &mut words);
-    words.contains(&header)
+    if words.contains(&header) {
+        return true;
+    }
+    let hashing = words.iter().any(|word| word.ends_with(".Maglev") || word.ends_with(".RingHash"));
+    let named = cluster.http_options().list("hash_policy");
+    hashing && named.iter().any(|policy| policy.text("header/header_name") == Some(header))
 }

@@ -10,7 +10,8 @@ import build
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-sys.path.insert(0, str(ROOT / "tests/chart"))
+# At the end: both folders have a module `cases`.
+sys.path.append(str(ROOT / "tests/chart"))
 import helm  # noqa: E402, F401 (for those that import it from here)
 
 # In seconds: a command that takes this long will never end.

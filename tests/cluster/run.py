@@ -108,7 +108,8 @@ def run_one(name: str, target: Cluster) -> bool:
     """Runs a scenario, and says what is needed to understand why it fails."""
     scenario = importlib.import_module(f"scenarios.{name}")
     say(f"begin   {name}: {scenario.__doc__.strip()}")
-    site = Site(target, name)
+    # Names of the cluster have no underscores.
+    site = Site(target, name.replace("_", "-"))
     began = time.monotonic()
     try:
         site.remove()

@@ -1,0 +1,305 @@
+"""Envoy Gateway in its Kubernetes mode, and the Gateway of deploy/envoy-gateway: installed by the
+commands of its README, with the namespaces, images and time limits of the tests."""
+
+import contextlib
+import copy
+import json
+import re
+import shutil
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import build
+import readme
+import yaml
+from authority import Authority
+from kube import Namespace, named, ready, until
+from programs import ROOT, Failed, helm, kubectl
+from sites import Site
+
+SHIPPED = ROOT / "deploy/envoy-gateway"
+README = SHIPPED / "README.md"
+MODULE = "github.com/envoyproxy/gateway"
+CHART = "oci://docker.io/envoyproxy/gateway-helm --version v1.9.0"
+SYSTEM = "envoy-gateway-system"
+# What the cluster would have from a load balancer.
+ADDRESS = "192.0.2.10"
+# Of the manifests, in the order of the README.
+FILES = (
+    "admission.yaml",
+    "gateway.yaml",
+    "policies.yaml",
+    "tls.yaml",
+    "patches.yaml",
+    "backend.yaml",
+)
+DUMP = "config_dump?include_eds"
+# How the doctor ends if a finding is severe.
+FINDINGS = 4
+CLUSTER_WIDE = (
+    "gatewayclass/patgate",
+    "validatingadmissionpolicy/patgate-routes-stay-closed",
+    "validatingadmissionpolicybinding/patgate-routes-stay-closed",
+)
+
+
+class EnvoyGateway:
+    """One of a site. Its objects can be left out, changed and put back."""
+
+    def __init__(self, site: Site):
+        self.site, self.space = site, site.space
+        self.system = Namespace(SYSTEM, site.cluster.kubeconfig)
+        self.folder = site.folder / "manifests"
+
+    # Installation.
+
+    def install_controller(self) -> None:
+        """The first step of the README."""
+        readme.stand_in(
+            self.site.folder / "bin",
+            "helm",
+            helm.programs()["4"],
+            "--kubeconfig",
+            self.site.cluster.kubeconfig,
+        )
+        self.follow("$ helm upgrade --install eg")
+
+    def install_patgate(self, **more) -> None:
+        """The second step, after those of the chart's README."""
+        added = yaml.safe_load(readme.block(README, "yaml", "# values.yaml, in addition"))
+        values = helm.merged(self.site.values(**more), added)
+        (self.site.folder / "values.yaml").write_text(yaml.safe_dump(values))
+        authority = Authority("patgate")
+        issued = authority.issue(self.site.host("patgate"))
+        self._write("patgate-ca.crt", authority.text)
+        self._write("patgate.crt", issued["tls.crt"])
+        self._write("patgate.key", issued["tls.key"])
+        self.follow("$ kubectl -n authz create secret tls patgate-tls")
+
+    def _write(self, name: str, text: str) -> None:
+        file = self.site.folder / name
+        file.touch(mode=0o600)
+        file.write_text(text)
+
+    def install_gateway(self) -> None:
+        """The third and the fourth step."""
+        self.adapt()
+        self.site.gateway_certificate()
+        # The README makes it anew.
+        self.space.kubectl("delete", "secret", "gateway-tls")
+        for name in ("tls.crt", "tls.key"):
+            shutil.copy(self.site.folder / "tls" / name, self.site.folder / name)
+        self.follow("$ kubectl -n authz create secret tls gateway-tls")
+        self.give_address()
+        self.follow("$ kubectl -n authz wait --for=condition=Programmed")
+
+    def install_backends(self) -> None:
+        """The fifth step, with Services whose names are those of the manifests."""
+        for name, pod in (("model-acme", "backend"), ("model-beta", "beta")):
+            service = named("v1", "Service", name)
+            service["spec"] = {"selector": {"app": pod}, "ports": [{"port": 8001}]}
+            self.space.apply(service)
+        self.follow("$ kubectl apply -f deploy/envoy-gateway/backend.yaml")
+
+    def follow(self, first: str) -> str:
+        """Runs a block of the README."""
+        lines = readme.commands(readme.block(README, "console", first))
+        text = "\n".join(lines).replace(CHART, f"{self._chart()} -f images.yaml")
+        # The values for Envoy Gateway need no change.
+        kept = text.replace("deploy/envoy-gateway/values.yaml", "VALUES")
+        kept = kept.replace("deploy/envoy-gateway/", "manifests/")
+        return self.site.follow([kept.replace("VALUES", "deploy/envoy-gateway/values.yaml")])
+
+    def adapt(self) -> None:
+        """Copies the manifests, with the namespace of the site, and time for a slow machine."""
+        self.folder.mkdir(exist_ok=True)
+        for file in SHIPPED.glob("*.yaml"):
+            text = re.sub(r"\bauthz\b(?!\.sock)", self.space.name, file.read_text())
+            text = text.replace("timeout: 250ms", "timeout: 20s")
+            text = text.replace("maxInterval: 200ms", "maxInterval: 16s")
+            # The pods of a site that has failed must not wait for a minute.
+            text = text.replace("drainTimeout: 60s", "drainTimeout: 5s")
+            text = text.replace("minDrainDuration: 10s", "minDrainDuration: 3s")
+            text = text.replace("cpu: 100m, memory: 512Mi", "cpu: 20m, memory: 128Mi")
+            (self.folder / file.name).write_text(text)
+
+    def give_address(self) -> None:
+        """Does what a load balancer's controller does."""
+        service = until("the Service of the Gateway", self.service)
+        status = {"status": {"loadBalancer": {"ingress": [{"ip": ADDRESS}]}}}
+        self.system.kubectl(
+            "patch", "service", service, "--subresource=status", "--type=merge",
+            "-p", json.dumps(status),
+        )  # fmt: skip
+
+    def _chart(self) -> Path:
+        """Returns the chart of the module, which lacks its values until a release is made."""
+        target = self.site.folder / "gateway-helm"
+        if target.exists():
+            return target
+        source = build.module("envoy-gateway", MODULE) / "charts/gateway-helm"
+        shutil.copytree(source, target)
+        for path in target.rglob("*"):
+            path.chmod(0o700 if path.is_dir() else 0o600)
+        image = self.site.images["envoy-gateway"].name
+        values = (target / "values.tmpl.yaml").read_text()
+        values = values.replace("${GatewayImage}", image)
+        values = values.replace("${GatewayImagePullPolicy}", "IfNotPresent")
+        (target / "values.yaml").write_text(values)
+        proxy = {"image": self.site.images["envoy"].name, "pullPolicy": "IfNotPresent"}
+        small = {"requests": {"cpu": "20m", "memory": "128Mi"}}
+        images = {
+            "global": {"images": {"envoyProxy": proxy}},
+            "deployment": {"envoyGateway": {"resources": small}},
+        }
+        (self.site.folder / "images.yaml").write_text(yaml.safe_dump(images))
+        return target
+
+    def remove(self) -> None:
+        """Removes what is not in the namespaces of the site."""
+        for name in CLUSTER_WIDE:
+            self.space.kubectl("delete", name, "--ignore-not-found", "--wait=false")
+        self.system.delete()
+
+    def await_removed(self) -> None:
+        self.remove()
+        name = f"namespace/{SYSTEM}"
+        until("no namespace is left", lambda: name not in self.space.list_names("namespaces"))
+
+    # Objects.
+
+    def objects(self, *files: str) -> list[dict]:
+        """Returns the shipped objects, with the words of this site."""
+        found = []
+        script = dict(
+            line.split("/")[1:3] for line in (self.site.folder / "patches.sed").read_text().split()
+        )
+        for file in files or FILES:
+            text = (self.folder / file).read_text()
+            for word, value in script.items():
+                text = text.replace(word, value)
+            found += [item for item in yaml.safe_load_all(text) if item]
+        return found
+
+    def object(self, kind: str, name: str) -> dict:
+        [found] = [
+            item
+            for item in self.objects()
+            if item["kind"] == kind and item["metadata"]["name"] == name
+        ]
+        return copy.deepcopy(found)
+
+    def apply(self, *items: dict, space: Namespace | None = None) -> None:
+        text = yaml.safe_dump_all(items)
+        command = ["apply", "--server-side", "--force-conflicts", "-f", "-"]
+        (space or self.space).kubectl(*command, stdin=text)
+
+    def delete(self, *items: dict, space: Namespace | None = None) -> None:
+        text = yaml.safe_dump_all(items)
+        command = ["delete", "--ignore-not-found", "-f", "-"]
+        (space or self.space).kubectl(*command, stdin=text)
+
+    @contextlib.contextmanager
+    def without(self, *items: tuple[str, str]) -> Iterator[None]:
+        """Leaves objects out."""
+        objects = [self.object(*item) for item in items]
+        self.delete(*objects)
+        try:
+            yield
+        finally:
+            self.apply(*objects)
+
+    @contextlib.contextmanager
+    def changed(self, kind: str, name: str, edit) -> Iterator[None]:
+        """Puts another object in the place of a shipped one."""
+        shipped = self.object(kind, name)
+        other = copy.deepcopy(shipped)
+        edit(other["spec"])
+        self._replace(other)
+        try:
+            yield
+        finally:
+            self._replace(shipped)
+
+    def _replace(self, item: dict) -> None:
+        # An apply would leave what the object does not mention.
+        self.space.kubectl("replace", "-f", "-", stdin=yaml.safe_dump(item))
+
+    # What runs.
+
+    def service(self) -> str:
+        """Returns the Service of the Gateway, which Envoy Gateway has made and named."""
+        found = self.system.objects("services", self.selector)
+        return found[0]["metadata"]["name"] if found else ""
+
+    @property
+    def selector(self) -> str:
+        return (
+            "gateway.envoyproxy.io/owning-gateway-name=gateway,"
+            f"gateway.envoyproxy.io/owning-gateway-namespace={self.space.name}"
+        )
+
+    @property
+    def host(self) -> str:
+        return f"{self.service()}.{SYSTEM}.svc.cluster.local"
+
+    def await_proxies(self) -> None:
+        def serving() -> bool:
+            pods = self.system.pods(self.selector)
+            return len(pods) == 2 and all(map(ready, pods))
+
+        until("two Envoys are ready", serving)
+
+    @contextlib.contextmanager
+    def admin(self) -> Iterator[str]:
+        """Yields the address of the admin interface of one Envoy."""
+        pod = self.system.pods(self.selector)[0]["metadata"]["name"]
+        command = [kubectl(), f"--kubeconfig={self.site.cluster.kubeconfig}", "-n", SYSTEM]
+        command += ["port-forward", f"pod/{pod}", ":19000", "--address=127.0.0.1"]
+        forward = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            line = forward.stdout.readline()
+            match = re.search(r"127\.0\.0\.1:(\d+) ", line)
+            if not match:
+                raise Failed(f"kubectl port-forward: {line}{forward.stdout.read()}")
+            yield f"http://127.0.0.1:{match[1]}"
+        finally:
+            forward.kill()
+            forward.communicate()
+
+    def doctor(self) -> dict:
+        """Returns what the doctor says of one Envoy."""
+        with self.admin() as address:
+            command = [self.site.cluster.patgate, "doctor", address, "--output", "json"]
+            done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode not in (0, FINDINGS):
+            raise Failed(f"the doctor ended with {done.returncode}: {done.stderr}")
+        return json.loads(done.stdout)
+
+    def dump(self) -> dict:
+        with self.admin() as address, urllib.request.urlopen(f"{address}/{DUMP}") as answer:
+            return json.loads(answer.read())
+
+    def findings(self) -> dict[str, str]:
+        """Returns the severity of each rule that has found something."""
+        return {found["rule"]: found["severity"] for found in self.doctor()["findings"]}
+
+    def state(self) -> str:
+        kinds = "gateways,httproutes,securitypolicies,clienttrafficpolicies,envoypatchpolicies"
+        status = self.space.kubectl("get", kinds, "-o", "yaml").stdout
+        conditions = [
+            line.strip()
+            for line in status.splitlines()
+            if re.match(r" +(message|reason|status|type): ", line)
+        ]
+        log = self.system.kubectl("logs", "deploy/envoy-gateway", "--tail=-1").stdout
+        bad = [line[:600] for line in log.splitlines() if "\terror\t" in line][-15:]
+        return "\n".join([self.system.state(), *conditions[-60:], *bad])

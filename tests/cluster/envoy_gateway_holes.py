@@ -1,0 +1,260 @@
+"""What each manifest of deploy/envoy-gateway closes: without it, a request shows the hole, and the
+doctor names it."""
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+from cases import CHAT, Case, Gateway
+from disturb import SERVE
+from envoy_gateway import EnvoyGateway
+from envoy_gateway_teams import Team, without_admission
+from kube import until
+from programs import Failed
+
+
+@dataclass
+class Hole:
+    # What is left out.
+    name: str
+    change: Callable[[], AbstractContextManager]
+    # What the doctor must find besides what it finds anyway.
+    rules: set[str]
+    # Requests that show it: they are answered like this only without the manifest.
+    shows: tuple[Case, ...] = ()
+    # Whether patgate is away for these requests.
+    away: bool = False
+
+
+def show(made: EnvoyGateway, gateway: Gateway) -> None:
+    team = Team(made)
+    team.prepare()
+    try:
+        with team.listeners():
+            other = team.route("longer", matches=[{"path": {"value": "/proxy/acme/v1"}}])
+            other["spec"] |= {"parentRefs": [team.parent("http")], "hostnames": []}
+            with without_admission(made, team):
+                team.apply(team.ours(), team.route("empty"), team.policy("empty"), other)
+            closed = [team.refused("empty")]
+            until("their route is refused", lambda: not gateway.faults(closed))
+            before = made.findings()
+            for hole in holes(made, team):
+                open_and_close(made, gateway, hole, before)
+        unpatched(made, team, gateway)
+    finally:
+        team.space.delete()
+
+
+def open_and_close(made: EnvoyGateway, gateway: Gateway, hole: Hole, before: dict) -> None:
+    cases = list(hole.shows)
+    if cases and not hole.away and not gateway.faults(cases):
+        raise Failed(f"these requests do not show what closes the hole: {hole.name}")
+    with hole.change():
+        found: dict[str, str] = {}
+
+        def named() -> bool:
+            nonlocal found
+            found = made.findings()
+            return hole.rules <= found.keys()
+
+        try:
+            until(f"the doctor names what is wrong without {hole.name}", named, 60, every=1)
+        except Failed:
+            missed = hole.rules - found.keys()
+            more = found.keys() - before.keys()
+            raise Failed(f"without {hole.name}, the doctor misses {missed}, finds {more}") from None
+        with away(made) if hole.away else contextlib.nullcontext():
+            try:
+                until("shown", lambda: not gateway.faults(cases), 60)
+            except Failed:
+                faults = gateway.faults(cases)
+                raise Failed(f"without {hole.name}: {faults}") from None
+        more = sorted(found.keys() - before.keys())
+        made.site.say(f"  without {hole.name}: {', '.join(more)}")
+    until(
+        f"the doctor is silent again: {hole.name}",
+        lambda: made.findings() == before,
+        60,
+        every=1,
+    )
+
+
+@contextlib.contextmanager
+def away(made: EnvoyGateway):
+    made.space.kubectl("scale", "deployment/patgate", "--replicas=0")
+    until("patgate is away", lambda: not made.space.objects("pods", SERVE))
+    try:
+        yield
+    finally:
+        made.space.kubectl("scale", "deployment/patgate", "--replicas=2")
+        made.space.kubectl("rollout", "status", "deployment/patgate", "--timeout=120s")
+
+
+def holes(made: EnvoyGateway, team: Team) -> list[Hole]:
+    good = Case("good", token="good", backend="model-acme", http=(1,))
+    unnamed = replace(good, status=(503,), backend="")
+    one = Case("one model", "/proxy/acme/v1/chat/completions", "one-model", "POST", model="m-1")
+    one = replace(one, path=CHAT, http=(1,))
+    liar = replace(
+        good,
+        headers=(("x-forwarded-host", "mallory"),),
+        seen={"x-forwarded-host": "mallory"},
+    )
+    many = tuple((f"h{number}", "x") for number in range(95))
+
+    def without(*items):
+        return lambda: made.without(*items)
+
+    def changed(kind, name, edit):
+        return lambda: made.changed(kind, name, edit)
+
+    def ext_auth(**fields):
+        def edit(spec):
+            for key, value in fields.items():
+                spec["extAuth"].pop(key, None)
+                if value is not None:
+                    spec["extAuth"][key] = value
+
+        return changed("SecurityPolicy", "patgate", edit)
+
+    def patches(name, drop):
+        def edit(spec):
+            kept = [one for one in spec["jsonPatches"] if not drop(one["operation"])]
+            if len(kept) == len(spec["jsonPatches"]):
+                raise Failed(f"nothing was left out of {name}")
+            spec["jsonPatches"] = kept
+
+        return changed("EnvoyPatchPolicy", name, edit)
+
+    def at(path):
+        return lambda operation: operation.get("path") == path
+
+    def route(edit):
+        return changed("HTTPRoute", "model-acme", edit)
+
+    def no_timeouts(spec):
+        for rule in spec["rules"]:
+            del rule["timeouts"]
+
+    def all_routes(spec):
+        spec["listeners"][0]["allowedRoutes"] = {"namespaces": {"from": "All"}}
+
+    return [
+        Hole(
+            "the SecurityPolicy",
+            without(("SecurityPolicy", "patgate")),
+            {"PG-BODY-ALONE"},
+            (unnamed,),
+        ),
+        Hole("recomputeRoute", ext_auth(recomputeRoute=None), {"PG-ROUTE-CACHE"}, (unnamed,)),
+        Hole(
+            "statusOnError",
+            ext_auth(statusOnError=None),
+            {"PG-FAIL-STATUS"},
+            (replace(good, status=(403,), backend=""),),
+            away=True,
+        ),
+        Hole("failOpen: false", ext_auth(failOpen=True), {"PG-FAIL-OPEN"}),
+        Hole("headersToExtAuth", ext_auth(headersToExtAuth=["authorization"]), {"PG-SEE-UPGRADE"}),
+        Hole(
+            "the catch-all routes",
+            without(("HTTPRoute", "patgate-undecided"), ("HTTPRoute", "patgate-everything-else")),
+            {"PG-ASK-CATCHALL"},
+            (replace(good, status=(404,), backend=""),),
+        ),
+        Hole(
+            "the ClientTrafficPolicy",
+            without(("ClientTrafficPolicy", "patgate")),
+            {"PG-HEADER-EARLY", "PG-HEADER-FAMILY", "PG-PATH-ESCAPED"},
+            (liar,),
+        ),
+        Hole(
+            "the guard",
+            without(("EnvoyPatchPolicy", "patgate-guard")),
+            {"PG-GUARD-NONE"},
+            (team.open("empty"),),
+        ),
+        Hole(
+            "the form of errors",
+            without(("EnvoyPatchPolicy", "patgate-replies")),
+            {"PG-GUARD-STATUS"},
+            (team.asks("empty", status=(403,)),),
+        ),
+        Hole(
+            "limits of connections",
+            without(("EnvoyPatchPolicy", "patgate-connection")),
+            {"PG-HEADER-COUNT", "PG-HEADER-INTERNAL"},
+            (replace(good, headers=many, status=(500, 431), backend=""),),
+        ),
+        Hole(
+            "the authorizer's patches",
+            without(("EnvoyPatchPolicy", "patgate-authorizer")),
+            {"PG-CHANGE-ANY"},
+            (unnamed,),
+        ),
+        Hole(
+            "rules for changes",
+            patches("patgate-authorizer", at("/typed_config/decoder_header_mutation_rules")),
+            {"PG-CHANGE-ANY"},
+        ),
+        Hole(
+            "the second step",
+            patches("patgate-authorizer", lambda operation: "path" not in operation),
+            {"PG-BODY-MISSING"},
+            (replace(one, status=(503,)),),
+        ),
+        Hole(
+            "the buffer of bodies",
+            patches("patgate-authorizer", at("/request_body_buffer_limit")),
+            {"PG-BODY-BUFFER"},
+            (replace(one, length=2_000_000, status=(413,)),),
+        ),
+        Hole(
+            "the route to nowhere",
+            without(("EnvoyPatchPolicy", "patgate-undecided")),
+            {"PG-ROUTE-FIXED"},
+        ),
+        Hole(
+            "TLS to patgate",
+            without(("BackendTLSPolicy", "patgate")),
+            {"PG-TLS-PATGATE"},
+            (unnamed,),
+        ),
+        Hole(
+            "the BackendTrafficPolicy",
+            without(("BackendTrafficPolicy", "model-acme")),
+            {"PG-ROUTE-STREAM", "PG-LIMIT-BACKEND"},
+        ),
+        Hole("timeouts of the route", route(no_timeouts), {"PG-ROUTE-TIMEOUT"}),
+        Hole(
+            "the format of the access log",
+            changed("EnvoyProxy", "gateway", lambda spec: spec.pop("telemetry")),
+            {"PG-LOG-QUERY"},
+        ),
+        Hole(
+            "allowedRoutes",
+            changed("Gateway", "gateway", all_routes),
+            {"PG-ROUTE-FIXED"},
+            (replace(good, asked="/proxy/acme/v1/models"),),
+        ),
+    ]
+
+
+def unpatched(made: EnvoyGateway, team: Team, gateway: Gateway) -> None:
+    """A listener that no patch names has no guard."""
+
+    def edit(spec: dict) -> None:
+        added = {"name": "other", "protocol": "HTTP", "port": 8080}
+        granted = {"namespaces": {"from": "All"}}
+        spec["listeners"].append(added | {"allowedRoutes": granted})
+
+    other = team.route("other")
+    other["spec"]["parentRefs"] = [team.parent("other")]
+    with without_admission(made, team):
+        team.apply(other, team.policy("other"))
+    there = Gateway(made.site, gateway.to.replace(":80", ":8080"))
+    with made.changed("Gateway", "gateway", edit):
+        until("it is open", lambda: not there.faults([team.open("other")]))
+        until("the doctor says so", lambda: "PG-ASK-UNSET" in made.findings(), 60, every=1)
+        made.site.say(f"  a listener without patches: {sorted(made.findings())}")

@@ -1,0 +1,445 @@
+"""What an application team that shares the Gateway tries in order to be open, and what stops it."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import yaml
+from cases import CHAT, Case, Gateway
+from envoy_gateway import EnvoyGateway
+from kube import Namespace, named, until
+from programs import Failed, helm
+
+POLICY = "gateway.envoyproxy.io/v1alpha1"
+ROUTE = "gateway.networking.k8s.io/v1"
+DOMAIN = "apps.example.org"
+BINDING = ("ValidatingAdmissionPolicyBinding", "patgate-routes-stay-closed")
+
+
+@dataclass(frozen=True)
+class Hosted(Case):
+    host: str = ""
+
+    def sent(self, *arguments, **more) -> dict:
+        return super().sent(*arguments, **more) | {"host": self.host}
+
+
+class Team:
+    """It has a namespace from which one listener of the Gateway accepts routes."""
+
+    def __init__(self, made: EnvoyGateway):
+        self.made, self.site = made, made.site
+        self.space = Namespace(f"{made.space.name}-team", made.site.cluster.kubeconfig)
+
+    def prepare(self) -> None:
+        self.space.make()
+        self.space.kubectl("label", "namespace", self.space.name, "gateway-routes=allowed")
+
+    @contextlib.contextmanager
+    def listeners(self) -> Iterator[None]:
+        """Adds what the platform may grant a team: names of its own, and a port for TCP."""
+        granted = {"from": "Selector", "selector": {"matchLabels": {"gateway-routes": "allowed"}}}
+
+        def allowed(*kinds: str) -> dict:
+            group = ROUTE.partition("/")[0]
+            return {"namespaces": granted, "kinds": [{"group": group, "kind": k} for k in kinds]}
+
+        def edit(spec: dict) -> None:
+            http = {"name": "teams", "protocol": "HTTP", "port": 80, "hostname": f"*.{DOMAIN}"}
+            tcp = {"name": "tcp", "protocol": "TCP", "port": 9000}
+            spec["listeners"] += [
+                http | {"allowedRoutes": allowed("HTTPRoute", "GRPCRoute")},
+                tcp | {"allowedRoutes": allowed("TCPRoute")},
+            ]
+
+        with self.made.changed("Gateway", "gateway", edit):
+            yield
+
+    # What the team writes.
+
+    def backend(self, name: str, host: str, port: int) -> dict:
+        endpoint = {"fqdn": {"hostname": host, "port": port}}
+        return {**named(POLICY, "Backend", name), "spec": {"endpoints": [endpoint]}}
+
+    def ours(self) -> dict:
+        """A Backend that leads to the platform's model."""
+        return self.backend("ours", self.site.host("backend"), 8001)
+
+    def route(self, name: str, kind: str = "HTTPRoute", backend: str = "ours", **rule) -> dict:
+        reference = {"group": "gateway.envoyproxy.io", "kind": "Backend", "name": backend}
+        spec = {
+            "parentRefs": [self.parent("teams")],
+            "hostnames": [f"{name}.{DOMAIN}"],
+            "rules": [{"backendRefs": [reference], **rule}],
+        }
+        return {**named(ROUTE, kind, name), "spec": spec}
+
+    def parent(self, listener: str) -> dict:
+        return {"name": "gateway", "namespace": self.made.space.name, "sectionName": listener}
+
+    def tcp(self, reference: dict) -> dict:
+        spec = {"parentRefs": [self.parent("tcp")], "rules": [{"backendRefs": [reference]}]}
+        return {**named("gateway.networking.k8s.io/v1alpha2", "TCPRoute", "tcp"), "spec": spec}
+
+    def policy(
+        self, name: str, kind: str = "SecurityPolicy", of: str = "HTTPRoute", **spec
+    ) -> dict:
+        target = {"group": "gateway.networking.k8s.io", "kind": of, "name": name}
+        return {**named(POLICY, kind, name), "spec": {"targetRefs": [target], **spec}}
+
+    def apply(self, *items: dict) -> None:
+        self.made.apply(*items, space=self.space)
+
+    def delete(self, *items: dict) -> None:
+        self.made.delete(*items, space=self.space)
+
+    # Requests.
+
+    def asks(self, name: str, **more) -> Hosted:
+        return Hosted(name, host=f"{name}.{DOMAIN}", http=(1,), **more)
+
+    def refused(self, name: str, **more) -> Hosted:
+        """Nobody's request, which the guard answers."""
+        return self.asks(name, status=(503,), says='"unavailable"', **more)
+
+    def open(self, name: str, **more) -> Hosted:
+        """Nobody's request, which the model answers."""
+        return self.asks(name, backend="model-acme", **more)
+
+
+def attack(made: EnvoyGateway, gateway: Gateway) -> None:
+    team = Team(made)
+    team.prepare()
+    try:
+        with their_patgate(made, team), team.listeners():
+            with without_admission(made, team):
+                first_lock(team, gateway)
+                beyond_the_guard(team, gateway)
+            second_lock(made, team)
+            exceptions(made, team)
+    finally:
+        team.space.delete()
+    shipped(made)
+
+
+# The first lock.
+
+
+@contextlib.contextmanager
+def their_patgate(made: EnvoyGateway, team: Team) -> Iterator[None]:
+    """A service that lets everything pass, and sets the same metadata with another word: a patgate
+    in shadow. It is in the site's namespace, because its Secrets are there."""
+    settings = {"mode": "shadow", "guard": {"word": "theirs"}}
+    values = helm.merged(
+        made.site.values(settings=settings),
+        {"replicas": 1, "grpc": {"secret": {"existingSecret": ""}}},
+    )
+    made.site.helm("4", "install", "theirs", str(made.site.chart), values=values)
+    grant = named("gateway.networking.k8s.io/v1beta1", "ReferenceGrant", "theirs")
+    source = {"group": "gateway.envoyproxy.io", "kind": "SecurityPolicy"}
+    grant["spec"] = {
+        "from": [source | {"namespace": team.space.name}],
+        "to": [{"group": "", "kind": "Service", "name": "theirs-patgate"}],
+    }
+    made.apply(grant)
+    try:
+        yield
+    finally:
+        made.delete(grant)
+        made.site.helm("4", "uninstall", "theirs")
+
+
+def policies(team: Team) -> dict[str, list[dict]]:
+    """By the name of the attack, what a team writes besides its route."""
+    theirs = {"group": "", "kind": "Service", "name": "theirs-patgate", "port": 9191}
+    theirs["namespace"] = team.made.space.name
+    anyone = {"group": "gateway.envoyproxy.io", "kind": "Backend", "name": "ours"}
+    return {
+        "empty": [team.policy("empty")],
+        "cors": [team.policy("cors", cors={"allowOrigins": ["https://shop.example.org"]})],
+        "rbac": [team.policy("rbac", authorization={"defaultAction": "Allow"})],
+        "http": [team.policy("http", extAuth={"http": {"backendRefs": [anyone]}})],
+        "word": [team.policy("word", extAuth={"grpc": {"backendRefs": [theirs]}})],
+        "grpc": [team.policy("grpc", of="GRPCRoute")],
+    }
+
+
+def first_lock(team: Team, gateway: Gateway) -> None:
+    """Objects that no admission has stopped: the guard refuses what passes by them."""
+    attacks = policies(team)
+    kinds = {"grpc": "GRPCRoute"}
+    routes = [team.route(name, kinds.get(name, "HTTPRoute")) for name in attacks]
+    added = [team.route("inherits"), team.route("merges")]
+    merging = team.policy(
+        "merges", mergeType="StrategicMerge", cors={"allowOrigins": ["https://shop.example.org"]}
+    )
+    team.apply(team.ours(), *routes, *added, merging, *sum(attacks.values(), []))
+    # A route of theirs that is longer than those of the platform.
+    longer = team.route("longer", matches=[{"path": {"value": "/proxy/acme/v1"}}])
+    longer["spec"] |= {"parentRefs": [team.parent("http")], "hostnames": []}
+    team.apply(longer)
+    closed = [team.refused(name) for name in attacks if name != "grpc"]
+    gateway_grpc = replace(team.refused("grpc", method="POST", path=CHAT), http=(2,))
+    until("the guard refuses", lambda: not gateway.faults(closed + [gateway_grpc]))
+    # With and without a token, and with the header by which the platform's routes are chosen.
+    liar = (("x-upstream-cluster", "model-acme"),)
+    everything = closed + [gateway_grpc]
+    everything += [replace(case, headers=liar) for case in closed]
+    everything += [replace(case, token="revoked") for case in closed]
+    path = "/proxy/acme/v1/models"
+    for name in ("inherits", "merges"):
+        asked = team.asks(name, token="good", backend="model-acme", asked=path)
+        until(f"their route {name}", lambda asked=asked: not gateway.faults([asked]))
+        everything += [asked, team.asks(name, status=(401,))]
+    acme = Case("nobody's longer route", token="good", backend="model-acme", asked="/v1/models")
+    gateway.expect([*everything, acme])
+    status = team.space.get("httproute", "longer")["status"]["parents"][0]["conditions"]
+    if not any(one["reason"] == "NotAllowedByListeners" for one in status):
+        raise Failed(f"a longer route of a team has the state {status}")
+    foreign = {"kind": "Service", "name": "model-acme", "port": 8001}
+    team.apply(team.tcp(foreign | {"namespace": team.made.space.name}))
+    closed = Case("a TCPRoute to a Service of the platform", status=(0,), http=(1,))
+    Gateway(team.site, gateway.to.replace(":80", ":9000")).expect([closed])
+
+
+def beyond_the_guard(team: Team, gateway: Gateway) -> None:
+    """What the guard cannot see, and only admission stops."""
+    word = (team.site.folder / "guard-word").read_text()
+    script = (
+        "function envoy_on_request(request)\n"
+        "  request:streamInfo():dynamicMetadata():set("
+        f"'envoy.filters.http.ext_authz', 'guard', '{word}')\nend\n"
+    )
+    lua = [{"type": "Inline", "inline": script}]
+    team.apply(
+        team.route("script"),
+        team.policy("script"),
+        team.policy("script", kind="EnvoyExtensionPolicy", lua=lua),
+    )
+    until("their script opens the guard", lambda: not gateway.faults([team.open("script")]))
+    reference = {"group": "gateway.envoyproxy.io", "kind": "Backend", "name": "ours"}
+    team.apply(team.tcp(reference))
+    tunnel = Gateway(team.site, gateway.to.replace(":80", ":9000"))
+    reached = Case("a TCPRoute to a Backend", path="/", backend="model-acme", http=(1,))
+    until("their TCPRoute leads to the model", lambda: not tunnel.faults([reached]))
+    admin(team, gateway)
+    team.delete(team.tcp(reference), team.policy("script", kind="EnvoyExtensionPolicy"))
+
+
+def admin(team: Team, gateway: Gateway) -> None:
+    """With a token that is good for anything, a Backend leads to Envoy's own admin interface."""
+    rewrite = {"type": "ReplaceFullPath", "replaceFullPath": "/server_info"}
+    filters = [{"type": "URLRewrite", "urlRewrite": {"path": rewrite}}]
+    team.apply(
+        team.backend("admin", "localhost", 19000),
+        team.route("admin", backend="admin", filters=filters),
+    )
+    seen = team.asks("admin", token="good", says="user_agent_name")
+    try:
+        until("their route leads to the admin interface", lambda: not gateway.faults([seen]), 20)
+    except Failed:
+        [(_, _, answer)] = gateway.send([seen])
+        team.site.say(
+            f"  the admin interface was not reached: {answer['status']} {answer['body'][:200]}"
+        )
+    else:
+        team.site.say("  with a Backend, a team reaches Envoy's admin interface")
+
+
+# The second lock.
+
+
+def tried(space: Namespace, item: dict) -> str:
+    """Returns why the API server refuses an object, which it does not keep."""
+    try:
+        space.kubectl("create", "--dry-run=server", "-f", "-", stdin=yaml.safe_dump(item))
+    except Failed as failed:
+        return str(failed)
+    return ""
+
+
+def denied(space: Namespace, item: dict) -> bool:
+    return "patgate-routes-stay-closed" in tried(space, item)
+
+
+@contextlib.contextmanager
+def without_admission(made: EnvoyGateway, team: Team) -> Iterator[None]:
+    probe = team.policy("probe")
+    until("admission", lambda: denied(team.space, probe))
+    with made.without(BINDING):
+        until("no admission", lambda: not tried(team.space, probe))
+        yield
+    until("admission again", lambda: denied(team.space, probe))
+
+
+def forbidden(team: Team) -> dict[str, dict]:
+    """Objects, each of which only one rule forbids."""
+    merging = {"mergeType": "StrategicMerge"}
+    own = {"http": {"backendRefs": [{"kind": "Service", "name": "any", "port": 80}]}}
+    other = named(POLICY, "SecurityPolicy", "selects")
+    selector = {"kind": "HTTPRoute", "matchLabels": {"a": "b"}, "namespaces": {"from": "All"}}
+    other["spec"] = {"targetSelectors": [selector], **merging}
+    patch = {"type": "JSONPatch", "jsonPatches": []}
+    patch["targetRef"] = {
+        "group": "gateway.networking.k8s.io",
+        "kind": "Gateway",
+        "name": "gateway",
+    }
+    upgrade = [{"type": "connect"}]
+    return {
+        "SecurityPolicy, empty": team.policy("empty-one"),
+        "SecurityPolicy, CORS": team.policy(
+            "cors-one", cors={"allowOrigins": ["https://a.example"]}
+        ),
+        "SecurityPolicy, targetRef": {
+            **named(POLICY, "SecurityPolicy", "single"),
+            "spec": {
+                "targetRef": {
+                    "group": "gateway.networking.k8s.io",
+                    "kind": "GRPCRoute",
+                    "name": "any",
+                }
+            },
+        },
+        "SecurityPolicy, own extAuth": team.policy("own", extAuth=own, **merging),
+        "SecurityPolicy, other namespaces": other,
+        "EnvoyExtensionPolicy": team.policy("extension", kind="EnvoyExtensionPolicy"),
+        "EnvoyPatchPolicy": {**named(POLICY, "EnvoyPatchPolicy", "patch"), "spec": patch},
+        "Backend": team.backend("any", "any.example.org", 80),
+        "BackendTrafficPolicy, CONNECT": team.policy(
+            "tunnel", kind="BackendTrafficPolicy", httpUpgrade=upgrade
+        ),
+    }
+
+
+def second_lock(made: EnvoyGateway, team: Team) -> None:
+    for what, item in forbidden(team).items():
+        if not denied(team.space, item):
+            raise Failed(f"admission has not refused: {what}: {tried(team.space, item)!r}")
+        # It is admission that refuses, and nothing else is wrong with the object.
+        if why := tried(made.space, item):
+            raise Failed(f"the platform may not write: {what}: {why}")
+    permitted = {
+        "SecurityPolicy, merging": team.policy(
+            "fine", mergeType="StrategicMerge", cors={"allowOrigins": ["https://a.example"]}
+        ),
+        "SecurityPolicy of a Gateway of theirs": team.policy("fine", of="Gateway"),
+        "BackendTrafficPolicy": team.policy(
+            "fine", kind="BackendTrafficPolicy", httpUpgrade=[{"type": "websocket"}]
+        ),
+        "ClientTrafficPolicy": team.policy("fine", kind="ClientTrafficPolicy", of="Gateway"),
+        "HTTPRoute": team.route("fine"),
+    }
+    for what, item in permitted.items():
+        if why := tried(team.space, item):
+            raise Failed(f"admission has refused: {what}: {why}")
+    made.site.say(f"  {len(forbidden(team))} objects are refused, {len(permitted)} accepted")
+
+
+def exceptions(made: EnvoyGateway, team: Team) -> None:
+    config = made.object("ConfigMap", "patgate-exceptions")
+    objects = forbidden(team)
+    for key in ("one of each", "namespace"):
+        if key == "namespace":
+            data = {f"Namespace.{team.space.name}": "a test"}
+        else:
+            data = {
+                f"{item['kind']}.{team.space.name}.{item['metadata']['name']}": "a test"
+                for item in objects.values()
+            }
+        made.apply(config | {"data": data})
+
+        def all_pass() -> bool:
+            return not any(tried(team.space, item) for item in objects.values())
+
+        until(f"exceptions: {key}", all_pass)
+        if key != "namespace":
+            other = team.policy("another-one")
+            if not denied(team.space, other):
+                raise Failed("an exception has let another object pass")
+    made.delete(config)
+    probe = team.policy("fine", mergeType="StrategicMerge")
+    until("nothing passes without the ConfigMap", lambda: denied(team.space, probe))
+    made.apply(config)
+    until("exceptions are gone", lambda: denied(team.space, objects["Backend"]))
+    until("the rest passes", lambda: not tried(team.space, probe))
+    broken_expression(made, team)
+
+
+def broken_expression(made: EnvoyGateway, team: Team) -> None:
+    """An expression that fails refuses."""
+    name = "patgate-test-broken"
+    policy = made.object("ValidatingAdmissionPolicy", BINDING[1])
+    policy["metadata"]["name"] = name
+    policy["spec"]["validations"] = [{"expression": "object.spec.nothing == 'x'"}]
+    binding = made.object(*BINDING)
+    binding["metadata"]["name"] = binding["spec"]["policyName"] = name
+    probe = team.policy("fine", mergeType="StrategicMerge")
+    made.apply(policy, binding)
+    try:
+        until("a failing expression refuses", lambda: name in tried(team.space, probe))
+    finally:
+        made.delete(policy, binding)
+    until("the probe passes again", lambda: not tried(team.space, probe))
+
+
+# The shipped manifests.
+
+
+def shipped(made: EnvoyGateway) -> None:
+    """The API server accepts each object, and refuses a broken copy of each."""
+    files = ("sidecar.yaml", "without-patches.yaml", "rollout.yaml")
+    items = made.objects() + made.objects(*files)
+    for item in items:
+        text = yaml.safe_dump(item)
+        command = ["apply", "--server-side", "--force-conflicts", "--dry-run=server"]
+        made.space.kubectl(*command, "--validate=strict", "-f", "-", stdin=text)
+        other = json.loads(json.dumps(item))
+        broken(other)
+        try:
+            made.space.kubectl(*command, "-f", "-", stdin=yaml.safe_dump(other))
+        except Failed:
+            continue
+        raise Failed(f"a broken copy was accepted: {other['kind']} {other['metadata']['name']}")
+    made.site.say(f"  {len(items)} shipped objects are accepted, and no broken copy of them")
+
+
+def broken(item: dict) -> None:
+    """Breaks a rule of the object's kind: of its schema, or in CEL."""
+    spec = item.get("spec", {})
+    match item["kind"]:
+        case "GatewayClass":
+            spec["controllerName"] = "no-domain"
+        case "EnvoyProxy":
+            spec["provider"]["kubernetes"]["envoyDaemonSet"] = {}
+        case "Gateway":
+            spec["listeners"].append(spec["listeners"][0])
+        case "ClientTrafficPolicy" | "EnvoyPatchPolicy" | "BackendTrafficPolicy":
+            reference = spec.get("targetRef") or spec["targetRefs"][0]
+            if item["kind"] == "EnvoyPatchPolicy":
+                spec["jsonPatches"][0]["operation"]["op"] = "merge"
+            reference["group"] = "apps"
+        case "SecurityPolicy":
+            spec["extAuth"]["http"] = spec["extAuth"]["grpc"]
+        case "HTTPRoute":
+            spec["rules"][0]["matches"][0]["path"]["value"] = "no-slash"
+            spec["rules"][0]["matches"][0]["path"]["type"] = "Exact"
+        case "Backend":
+            spec["endpoints"][0]["ip"] = {"address": "10.0.0.1", "port": 1}
+            spec["endpoints"][0]["unix"] = {"path": "/a"}
+        case "HTTPRouteFilter":
+            if "urlRewrite" in spec:
+                del spec["urlRewrite"]["path"]["replaceRegexMatch"]
+            else:
+                spec["directResponse"]["body"] = {"type": "ValueRef"}
+        case "BackendTLSPolicy":
+            del spec["validation"]["caCertificateRefs"]
+        case "ValidatingAdmissionPolicy":
+            spec["validations"][0]["expression"] = "object."
+        case "ValidatingAdmissionPolicyBinding":
+            spec["validationActions"] = ["Ignore"]
+        case "ConfigMap":
+            item["data"] = {"a b": "no key has a space"}
+        case kind:
+            raise Failed(f"no defect of {kind} is known")

@@ -1,0 +1,163 @@
+"""A real Envoy Gateway drives its Envoys by the manifests of deploy/envoy-gateway, with a real
+patgate."""
+
+import os
+from dataclasses import replace
+
+import cases
+import envoy_gateway_holes
+import envoy_gateway_teams
+import yaml
+from cases import Case, Gateway
+from disturb import SERVE, processes
+from envoy_gateway import EnvoyGateway
+from kube import ready, until
+from programs import Failed
+from sites import Site
+
+# What the route `patgate-undecided` lets Envoy hold.
+LONGEST = 32 << 20
+# The backends of the tests have no TLS.
+KNOWN = {"PG-TLS-BACKEND": "medium"}
+
+
+def run(site: Site) -> None:
+    made = EnvoyGateway(site)
+    try:
+        install(made)
+        plain = Gateway(site, f"{made.host}:80")
+        table = list(cases.table(site, LONGEST))
+        await_served(plain)
+        step(site, "the table of cases")
+        plain.expect([case for case in table if not case.name.startswith("shadow")])
+        Gateway(site, f"{made.host}:443", tls=True).expect(table[:12])
+        step(site, "the doctor")
+        sound(made)
+        step(site, "patgate is away, or slow, or restarts")
+        failures(made, plain)
+        step(site, "a rollout")
+        rollout(made, plain, table)
+        step(site, "application teams")
+        envoy_gateway_teams.attack(made, plain)
+        step(site, "each manifest left out")
+        envoy_gateway_holes.show(made, plain)
+        step(site, "as shipped again")
+        await_served(plain)
+        sound(made)
+    except Exception:
+        site.say(made.state())
+        raise
+    finally:
+        if not os.environ.get("KEEP"):
+            made.remove()
+
+
+def step(site: Site, what: str) -> None:
+    site.say(f"  {what}")
+
+
+def install(made: EnvoyGateway) -> None:
+    """Follows the README."""
+    site = made.site
+    made.await_removed()
+    site.prepare()
+    made.install_controller()
+    # For one domain that is in shadow.
+    made.install_patgate(settings={"mode": "per-domain"})
+    site.backend("backend", "model-acme")
+    site.backend("beta", "model-beta")
+    cases.populate(site)
+    until("the backends", lambda: all(ready(site.space.get("pod", n)) for n in ("backend", "beta")))
+    until("the tokens are mounted", lambda: site.mounted("beta"))
+    made.install_gateway()
+    made.install_backends()
+    made.await_proxies()
+
+
+def served(site: Site) -> list[Case]:
+    """Two requests that each domain's backend answers, and one that none may."""
+    backend = {"token": "good", "backend": "model-acme", "http": (1,)}
+    beta = {"token": "beta", "backend": "model-beta", "path": "/proxy/beta/v1/models", "http": (1,)}
+    return [Case("acme", **backend), Case("beta", **beta), Case("nobody", status=(401,), http=(1,))]
+
+
+def await_served(gateway: Gateway) -> None:
+    until("both domains are served", lambda: not gateway.faults(served(gateway.site)))
+
+
+def sound(made: EnvoyGateway) -> None:
+    """The doctor finds nothing but what the tests lack."""
+    report = made.doctor()
+    found = {one["rule"]: one["severity"] for one in report["findings"]}
+    if found != KNOWN or report["maker"] != "envoy-gateway" or report["unjudged"]:
+        raise Failed(f"the doctor finds {yaml.safe_dump(report['findings'])} {report['unjudged']}")
+    if not report["guards"] or not all(guard["sound"] for guard in report["guards"]):
+        raise Failed(f"the guards are {report['guards']}")
+
+
+# What happens while patgate does not answer.
+
+
+def failures(made: EnvoyGateway, gateway: Gateway) -> None:
+    site = made.site
+    away = [replace(case, status=(503,), backend="") for case in served(site)]
+    site.space.kubectl("scale", "deployment/patgate", "--replicas=0")
+    until("patgate is away", lambda: not site.space.objects("pods", SERVE))
+    until("requests are refused", lambda: not gateway.faults(away))
+    gateway.expect(away)
+    site.space.kubectl("scale", "deployment/patgate", "--replicas=2")
+    await_served(gateway)
+    if site.cluster.on_this_machine:
+        frozen(made, gateway, away)
+    restarted(made, gateway)
+
+
+def frozen(made: EnvoyGateway, gateway: Gateway, away: list[Case]) -> None:
+    """All replicas are as slow as can be. Nothing passes, and Envoy answers in the end."""
+    site = made.site
+    until("two replicas", lambda: [ready(pod) for pod in site.space.pods(SERVE)] == [True] * 2)
+    found = [
+        process
+        for pod in site.space.pods(SERVE)
+        for process in processes(pod["metadata"]["uid"], b"patgate")
+    ]
+    for process in found:
+        os.kill(process, 19)
+    try:
+        gateway.expect(away)
+    finally:
+        for process in found:
+            os.kill(process, 18)
+    await_served(gateway)
+
+
+def restarted(made: EnvoyGateway, gateway: Gateway) -> None:
+    site = made.site
+    with site.load(made.host) as load:
+        load.flow(2)
+        load.step("patgate restarts")
+        site.space.kubectl("rollout", "restart", "deployment/patgate")
+        site.space.kubectl("rollout", "status", "deployment/patgate", "--timeout=180s")
+        load.flow(2)
+        result = load.end()
+    site.expect_none_bad(load, result)
+
+
+def rollout(made: EnvoyGateway, gateway: Gateway, table: list[Case]) -> None:
+    """The manifests for a rollout, with the first backend as the service of before."""
+    site = made.site
+    for item in made.objects("rollout.yaml"):
+        if item["kind"] == "Backend":
+            item["spec"]["endpoints"][0]["fqdn"]["hostname"] = site.host("backend")
+        made.apply(item)
+    made.delete(made.object("EnvoyPatchPolicy", "patgate-undecided"))
+    shadow = [case for case in table if case.name.startswith("shadow")]
+    # The service of before gets the path as it came.
+    shadow = [replace(case, asked=case.asked and case.path) for case in shadow]
+    until("shadow", lambda: not gateway.faults(shadow[:1]))
+    gateway.expect(shadow + served(site))
+    made.apply(made.object("HTTPRoute", "patgate-undecided"))
+    made.apply(made.object("EnvoyPatchPolicy", "patgate-undecided"))
+    closed = [replace(shadow[0], status=(503,), backend="")]
+    until("the rollout has ended", lambda: not gateway.faults(closed))
+    made.delete(*made.objects("rollout.yaml")[1:])

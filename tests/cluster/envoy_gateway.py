@@ -24,6 +24,7 @@ README = SHIPPED / "README.md"
 MODULE = "github.com/envoyproxy/gateway"
 CHART = "oci://docker.io/envoyproxy/gateway-helm --version v1.9.0"
 SYSTEM = "envoy-gateway-system"
+ENVOY = "docker.io/envoyproxy/envoy:distroless-v1.40.0"
 # What the cluster would have from a load balancer.
 ADDRESS = "192.0.2.10"
 # Of the manifests, in the order of the README.
@@ -122,6 +123,7 @@ class EnvoyGateway:
             # The pods of a site that has failed must not wait for a minute.
             text = text.replace("drainTimeout: 60s", "drainTimeout: 5s")
             text = text.replace("minDrainDuration: 10s", "minDrainDuration: 3s")
+            text = text.replace(ENVOY, self.site.images["envoy"].name)
             text = text.replace("cpu: 100m, memory: 512Mi", "cpu: 20m, memory: 128Mi")
             (self.folder / file.name).write_text(text)
 
@@ -148,19 +150,17 @@ class EnvoyGateway:
         values = values.replace("${GatewayImage}", image)
         values = values.replace("${GatewayImagePullPolicy}", "IfNotPresent")
         (target / "values.yaml").write_text(values)
-        proxy = {"image": self.site.images["envoy"].name, "pullPolicy": "IfNotPresent"}
         small = {"requests": {"cpu": "20m", "memory": "128Mi"}}
-        images = {
-            "global": {"images": {"envoyProxy": proxy}},
-            "deployment": {"envoyGateway": {"resources": small}},
-        }
+        images = {"deployment": {"envoyGateway": {"resources": small}}}
         (self.site.folder / "images.yaml").write_text(yaml.safe_dump(images))
         return target
 
     def remove(self) -> None:
         """Removes what is not in the namespaces of the site."""
         for name in CLUSTER_WIDE:
-            self.space.kubectl("delete", name, "--ignore-not-found", "--wait=false")
+            # A cluster may not know the kind yet.
+            with contextlib.suppress(Failed):
+                self.space.kubectl("delete", name, "--ignore-not-found", "--wait=false")
         self.system.delete()
 
     def await_removed(self) -> None:
@@ -213,15 +213,19 @@ class EnvoyGateway:
 
     @contextlib.contextmanager
     def changed(self, kind: str, name: str, edit) -> Iterator[None]:
-        """Puts another object in the place of a shipped one."""
-        shipped = self.object(kind, name)
-        other = copy.deepcopy(shipped)
+        """Changes an object, and puts it back as it was."""
+        before = self.space.get(kind, name)
+        kept = ("name", "namespace", "labels", "annotations")
+        metadata = before["metadata"]
+        before["metadata"] = {key: metadata[key] for key in kept if key in metadata}
+        before.pop("status", None)
+        other = copy.deepcopy(before)
         edit(other["spec"])
         self._replace(other)
         try:
             yield
         finally:
-            self._replace(shipped)
+            self._replace(before)
 
     def _replace(self, item: dict) -> None:
         # An apply would leave what the object does not mention.
@@ -288,17 +292,23 @@ class EnvoyGateway:
         with self.admin() as address, urllib.request.urlopen(f"{address}/{DUMP}") as answer:
             return json.loads(answer.read())
 
-    def findings(self) -> dict[str, str]:
-        """Returns the severity of each rule that has found something."""
-        return {found["rule"]: found["severity"] for found in self.doctor()["findings"]}
+    def findings(self) -> set[tuple[str, str, str]]:
+        """Returns the rule of each finding, what was found, and where."""
+        return {
+            (one["rule"], one["found"], json.dumps(place, sort_keys=True))
+            for one in self.doctor()["findings"]
+            for place in one["places"]
+        }
 
     def state(self) -> str:
         kinds = "gateways,httproutes,securitypolicies,clienttrafficpolicies,envoypatchpolicies"
-        status = self.space.kubectl("get", kinds, "-o", "yaml").stdout
         conditions = [
-            line.strip()
-            for line in status.splitlines()
-            if re.match(r" +(message|reason|status|type): ", line)
+            f"{item['kind']} {item['metadata']['name']}: {one['type']} {one['status']} {one['message']}"
+            for item in self.space.get(kinds)["items"]
+            for of in [item.get("status", {})]
+            for parent in [of, *of.get("parents", []), *of.get("ancestors", [])]
+            for one in parent.get("conditions", [])
+            if one["status"] != "True"
         ]
         log = self.system.kubectl("logs", "deploy/envoy-gateway", "--tail=-1").stdout
         bad = [line[:600] for line in log.splitlines() if "\terror\t" in line][-15:]

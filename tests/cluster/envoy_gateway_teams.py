@@ -28,9 +28,9 @@ class Hosted(Case):
 class Team:
     """It has a namespace from which one listener of the Gateway accepts routes."""
 
-    def __init__(self, made: EnvoyGateway):
+    def __init__(self, made: EnvoyGateway, name: str):
         self.made, self.site = made, made.site
-        self.space = Namespace(f"{made.space.name}-team", made.site.cluster.kubeconfig)
+        self.space = Namespace(f"{made.space.name}-{name}", made.site.cluster.kubeconfig)
 
     def prepare(self) -> None:
         self.space.make()
@@ -109,7 +109,7 @@ class Team:
 
 
 def attack(made: EnvoyGateway, gateway: Gateway) -> None:
-    team = Team(made)
+    team = Team(made, "team")
     team.prepare()
     try:
         with their_patgate(made, team), team.listeners():

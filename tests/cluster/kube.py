@@ -33,7 +33,7 @@ class Namespace:
     def apply(self, *objects: dict) -> None:
         self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
 
-    def apply_file(self, name: str, **values: str) -> None:
+    def apply_file(self, name: str, /, **values: str) -> None:
         """Applies a file of `manifests`, with its placeholders replaced."""
         text = string.Template((MANIFESTS / name).read_text()).substitute(values)
         self.kubectl("apply", "-f", "-", stdin=text)

@@ -1,7 +1,9 @@
 """A real Envoy Gateway drives its Envoys by the manifests of deploy/envoy-gateway, with a real
 patgate."""
 
+import contextlib
 import os
+import signal
 from dataclasses import replace
 
 import cases
@@ -121,14 +123,19 @@ def frozen(made: EnvoyGateway, gateway: Gateway, away: list[Case]) -> None:
         for pod in site.space.pods(SERVE)
         for process in processes(pod["metadata"]["uid"], b"patgate")
     ]
-    for process in found:
-        os.kill(process, 19)
+    signalled(found, signal.SIGSTOP)
     try:
         gateway.expect(away)
     finally:
-        for process in found:
-            os.kill(process, 18)
+        signalled(found, signal.SIGCONT)
     await_served(gateway)
+
+
+def signalled(found: list[int], number: int) -> None:
+    for process in found:
+        # Kubernetes may have ended it meanwhile.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
 
 
 def restarted(made: EnvoyGateway, gateway: Gateway) -> None:

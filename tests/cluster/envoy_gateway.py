@@ -4,8 +4,10 @@ commands of its README, with the namespaces, images and time limits of the tests
 import contextlib
 import copy
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ import build
 import readme
 import yaml
 from authority import Authority
+from disturb import SERVE, processes
 from kube import Namespace, named, ready, until
 from programs import ROOT, Failed, helm, kubectl
 from sites import Site
@@ -120,6 +123,8 @@ class EnvoyGateway:
             text = re.sub(r"\bauthz\b(?!\.sock)", self.space.name, file.read_text())
             text = text.replace("timeout: 250ms", "timeout: 20s")
             text = text.replace("maxInterval: 200ms", "maxInterval: 16s")
+            # A long body keeps a connection busy.
+            text = text.replace("interval: 5s, timeout: 1s", "interval: 30s, timeout: 20s")
             # The pods of a site that has failed must not wait for a minute.
             text = text.replace("drainTimeout: 60s", "drainTimeout: 5s")
             text = text.replace("minDrainDuration: 10s", "minDrainDuration: 3s")
@@ -214,7 +219,9 @@ class EnvoyGateway:
     @contextlib.contextmanager
     def changed(self, kind: str, name: str, edit) -> Iterator[None]:
         """Changes an object, and puts it back as it was."""
-        before = self.space.get(kind, name)
+        # Istio has a kind `Gateway` as well.
+        group, _, version = self.object(kind, name)["apiVersion"].partition("/")
+        before = self.space.get(f"{kind}.{version}.{group}", name)
         kept = ("name", "namespace", "labels", "annotations")
         metadata = before["metadata"]
         before["metadata"] = {key: metadata[key] for key in kept if key in metadata}
@@ -300,10 +307,24 @@ class EnvoyGateway:
             for place in one["places"]
         }
 
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stops all processes of patgate, which are among those of this machine."""
+        found = [
+            process
+            for pod in self.space.pods(SERVE)
+            for process in processes(pod["metadata"]["uid"], b"patgate")
+        ]
+        signalled(found, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            signalled(found, signal.SIGCONT)
+
     def state(self) -> str:
-        kinds = "gateways,httproutes,securitypolicies,clienttrafficpolicies,envoypatchpolicies"
+        kinds = "httproutes,securitypolicies,clienttrafficpolicies,envoypatchpolicies"
         conditions = [
-            f"{item['kind']} {item['metadata']['name']}: {one['type']} {one['status']} {one['message']}"
+            f"{item['kind']} {item['metadata']['name']}: {one['type']} {one['message']}"
             for item in self.space.get(kinds)["items"]
             for of in [item.get("status", {})]
             for parent in [of, *of.get("parents", []), *of.get("ancestors", [])]
@@ -313,3 +334,10 @@ class EnvoyGateway:
         log = self.system.kubectl("logs", "deploy/envoy-gateway", "--tail=-1").stdout
         bad = [line[:600] for line in log.splitlines() if "\terror\t" in line][-15:]
         return "\n".join([self.system.state(), *conditions[-60:], *bad])
+
+
+def signalled(found: list[int], number: int) -> None:
+    for process in found:
+        # Kubernetes may have ended it meanwhile.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from cases import CHAT, Case, Gateway
-from disturb import SERVE
 from envoy_gateway import EnvoyGateway
 from envoy_gateway_teams import Team, without_admission
 from kube import until
@@ -23,7 +22,7 @@ class Hole:
     rules: set[str]
     # Requests that show it: they are answered like this only without the manifest.
     shows: tuple[Case, ...] = ()
-    # Whether patgate is away for these requests.
+    # Whether patgate does not answer these requests.
     away: bool = False
 
 
@@ -64,25 +63,14 @@ def open_and_close(made: EnvoyGateway, gateway: Gateway, hole: Hole, before: set
             missed = sorted(hole.rules - more)
             what = f"the doctor misses {missed}, and finds {sorted(more)}"
             raise Failed(f"without {hole.name}, {what}") from None
-        with away(made) if hole.away else contextlib.nullcontext():
+        with made.frozen() if hole.away else contextlib.nullcontext():
             try:
-                until("shown", lambda: not gateway.faults(cases), 60)
+                until("shown", lambda: not gateway.faults(cases), 90)
             except Failed:
                 raise Failed(f"without {hole.name}: {gateway.faults(cases)}") from None
         made.site.say(f"  without {hole.name}: {', '.join(sorted(more))}")
     what = f"the doctor is silent again, with {hole.name}"
     until(what, lambda: made.findings() == before, 60, every=1)
-
-
-@contextlib.contextmanager
-def away(made: EnvoyGateway):
-    made.space.kubectl("scale", "deployment/patgate", "--replicas=0")
-    until("patgate is away", lambda: not made.space.objects("pods", SERVE))
-    try:
-        yield
-    finally:
-        made.space.kubectl("scale", "deployment/patgate", "--replicas=2")
-        made.space.kubectl("rollout", "status", "deployment/patgate", "--timeout=120s")
 
 
 def holes(made: EnvoyGateway, team: Team) -> list[Hole]:

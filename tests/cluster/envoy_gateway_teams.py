@@ -135,7 +135,10 @@ def their_patgate(made: EnvoyGateway, team: Team) -> Iterator[None]:
         made.site.values(settings=settings),
         {"replicas": 1, "grpc": {"secret": {"existingSecret": ""}}},
     )
-    made.site.helm("4", "install", "theirs", str(made.site.chart), values=values)
+    # Helm warns, rightly, so this does not go by the site.
+    (made.site.folder / "theirs.yaml").write_text(yaml.safe_dump(values))
+    place = f"-n {made.space.name} --wait"
+    made.site.follow([f"helm install theirs deploy/helm/patgate -f theirs.yaml {place}"])
     grant = named("gateway.networking.k8s.io/v1beta1", "ReferenceGrant", "theirs")
     source = {"group": "gateway.envoyproxy.io", "kind": "SecurityPolicy"}
     grant["spec"] = {
@@ -147,7 +150,7 @@ def their_patgate(made: EnvoyGateway, team: Team) -> Iterator[None]:
         yield
     finally:
         made.delete(grant)
-        made.site.helm("4", "uninstall", "theirs")
+        made.site.follow([f"helm uninstall theirs {place}"])
 
 
 def policies(team: Team) -> dict[str, list[dict]]:
@@ -194,57 +197,30 @@ def first_lock(team: Team, gateway: Gateway) -> None:
         everything += [asked, team.asks(name, status=(401,))]
     acme = Case("nobody's longer route", token="good", backend="model-acme", asked="/v1/models")
     gateway.expect([*everything, acme])
-    status = team.space.get("httproute", "longer")["status"]["parents"][0]["conditions"]
+    status = team.space.get("httproutes.gateway.networking.k8s.io", "longer")["status"]["parents"][
+        0
+    ]["conditions"]
     if not any(one["reason"] == "NotAllowedByListeners" for one in status):
         raise Failed(f"a longer route of a team has the state {status}")
+    # It is the guard that has refused: without it, each of their policies opens the route.
+    opened = [team.open(name) for name in attacks if name != "grpc"]
+    with team.made.without(("EnvoyPatchPolicy", "patgate-guard")):
+        until("they are open without the guard", lambda: not gateway.faults(opened))
+    until("the guard stands again", lambda: not gateway.faults(closed))
     foreign = {"kind": "Service", "name": "model-acme", "port": 8001}
     team.apply(team.tcp(foreign | {"namespace": team.made.space.name}))
-    closed = Case("a TCPRoute to a Service of the platform", status=(0,), http=(1,))
-    Gateway(team.site, gateway.to.replace(":80", ":9000")).expect([closed])
+    unreached = Case("a TCPRoute to a Service of the platform", status=(0,), http=(1,))
+    Gateway(team.site, gateway.to.replace(":80", ":9000")).expect([unreached])
 
 
 def beyond_the_guard(team: Team, gateway: Gateway) -> None:
     """What the guard cannot see, and only admission stops."""
-    word = (team.site.folder / "guard-word").read_text()
-    script = (
-        "function envoy_on_request(request)\n"
-        "  request:streamInfo():dynamicMetadata():set("
-        f"'envoy.filters.http.ext_authz', 'guard', '{word}')\nend\n"
-    )
-    lua = [{"type": "Inline", "inline": script}]
-    team.apply(
-        team.route("script"),
-        team.policy("script"),
-        team.policy("script", kind="EnvoyExtensionPolicy", lua=lua),
-    )
-    until("their script opens the guard", lambda: not gateway.faults([team.open("script")]))
     reference = {"group": "gateway.envoyproxy.io", "kind": "Backend", "name": "ours"}
     team.apply(team.tcp(reference))
     tunnel = Gateway(team.site, gateway.to.replace(":80", ":9000"))
     reached = Case("a TCPRoute to a Backend", path="/", backend="model-acme", http=(1,))
     until("their TCPRoute leads to the model", lambda: not tunnel.faults([reached]))
-    admin(team, gateway)
-    team.delete(team.tcp(reference), team.policy("script", kind="EnvoyExtensionPolicy"))
-
-
-def admin(team: Team, gateway: Gateway) -> None:
-    """With a token that is good for anything, a Backend leads to Envoy's own admin interface."""
-    rewrite = {"type": "ReplaceFullPath", "replaceFullPath": "/server_info"}
-    filters = [{"type": "URLRewrite", "urlRewrite": {"path": rewrite}}]
-    team.apply(
-        team.backend("admin", "localhost", 19000),
-        team.route("admin", backend="admin", filters=filters),
-    )
-    seen = team.asks("admin", token="good", says="user_agent_name")
-    try:
-        until("their route leads to the admin interface", lambda: not gateway.faults([seen]), 20)
-    except Failed:
-        [(_, _, answer)] = gateway.send([seen])
-        team.site.say(
-            f"  the admin interface was not reached: {answer['status']} {answer['body'][:200]}"
-        )
-    else:
-        team.site.say("  with a Backend, a team reaches Envoy's admin interface")
+    team.delete(team.tcp(reference))
 
 
 # The second lock.
@@ -267,7 +243,13 @@ def denied(space: Namespace, item: dict) -> bool:
 def without_admission(made: EnvoyGateway, team: Team) -> Iterator[None]:
     probe = team.policy("probe")
     until("admission", lambda: denied(team.space, probe))
-    with made.without(BINDING):
+
+    # Not by deleting the binding: the API server (1.37) would not notice changes of the exceptions
+    # once there is a new one.
+    def audit(spec: dict) -> None:
+        spec["validationActions"] = ["Audit"]
+
+    with made.changed(*BINDING, audit):
         until("no admission", lambda: not tried(team.space, probe))
         yield
     until("admission again", lambda: denied(team.space, probe))

@@ -1,9 +1,7 @@
 """A real Envoy Gateway drives its Envoys by the manifests of deploy/envoy-gateway, with a real
 patgate."""
 
-import contextlib
 import os
-import signal
 from dataclasses import replace
 
 import cases
@@ -11,7 +9,7 @@ import envoy_gateway_holes
 import envoy_gateway_teams
 import yaml
 from cases import Case, Gateway
-from disturb import SERVE, processes
+from disturb import SERVE
 from envoy_gateway import EnvoyGateway
 from kube import ready, until
 from programs import Failed
@@ -118,24 +116,9 @@ def frozen(made: EnvoyGateway, gateway: Gateway, away: list[Case]) -> None:
     """All replicas are as slow as can be. Nothing passes, and Envoy answers in the end."""
     site = made.site
     until("two replicas", lambda: [ready(pod) for pod in site.space.pods(SERVE)] == [True] * 2)
-    found = [
-        process
-        for pod in site.space.pods(SERVE)
-        for process in processes(pod["metadata"]["uid"], b"patgate")
-    ]
-    signalled(found, signal.SIGSTOP)
-    try:
+    with made.frozen():
         gateway.expect(away)
-    finally:
-        signalled(found, signal.SIGCONT)
     await_served(gateway)
-
-
-def signalled(found: list[int], number: int) -> None:
-    for process in found:
-        # Kubernetes may have ended it meanwhile.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, number)
 
 
 def restarted(made: EnvoyGateway, gateway: Gateway) -> None:

@@ -64,7 +64,7 @@ class Team:
 
     def ours(self) -> dict:
         """A Backend that leads to the platform's model."""
-        return self.backend("ours", self.site.host("backend"), 8001)
+        return self.backend("ours", self.site.host("model-acme"), 8001)
 
     def route(self, name: str, kind: str = "HTTPRoute", backend: str = "ours", **rule) -> dict:
         reference = {"group": "gateway.envoyproxy.io", "kind": "Backend", "name": backend}

@@ -345,7 +345,9 @@ impl<'p> View<'p> {
 
     /// Whether it passes WebSockets on.
     pub(crate) fn upgrades(&self) -> bool {
-        let upgrades = self.http.config.list("upgrade_configs").iter();
+        // Of the chain, or of a route, as Envoy Gateway writes them.
+        let of_routes = self.routes().map(|(_, route)| route.config.list("route/upgrade_configs"));
+        let upgrades = of_routes.chain([self.http.config.list("upgrade_configs")]).flatten();
         let on = upgrades.filter(|upgrade| upgrade.flag("enabled") != Some(false));
         let mut kinds = on.filter_map(|upgrade| upgrade.text("upgrade_type"));
         kinds.any(|kind| !kind.eq_ignore_ascii_case("CONNECT"))

@@ -44,6 +44,8 @@ def run(site: Site) -> None:
         step(site, "as shipped again")
         await_served(plain)
         sound(made)
+        step(site, "without patches")
+        without_patches(made, plain, table)
     except Exception:
         site.say(made.state())
         raise
@@ -151,3 +153,28 @@ def rollout(made: EnvoyGateway, gateway: Gateway, table: list[Case]) -> None:
     closed = [replace(shadow[0], status=(503,), backend="")]
     until("the rollout has ended", lambda: not gateway.faults(closed))
     made.delete(*made.objects("rollout.yaml")[1:])
+
+
+def without_patches(made: EnvoyGateway, gateway: Gateway, table: list[Case]) -> None:
+    """On a platform without EnvoyPatchPolicy, requests are served and refused as before, except that
+    no body is read."""
+    site = made.site
+    upgrade = "helm upgrade patgate deploy/helm/patgate -n authz -f values.yaml --wait"
+    word = "--set-file settings.guard.word=guard-word"
+    patches = made.objects("patches.yaml")
+    made.delete(*patches)
+    made.apply(*made.objects("without-patches.yaml"))
+    site.follow([f"{upgrade} {word} --set grpc.secret.existingSecret="])
+    try:
+        await_served(gateway)
+        read = [case for case in table if case.token == "one-model" and case.model]
+        unread = [replace(case, status=(403, 413), backend="") for case in read]
+        rest = [
+            case
+            for case in table
+            if case not in read and not case.name.startswith(("shadow", "misleading"))
+        ]
+        gateway.expect(rest + unread)
+    finally:
+        made.apply(made.object("SecurityPolicy", "patgate"), *patches)
+        site.follow([f"{upgrade} {word}"])

@@ -156,8 +156,8 @@ def rollout(made: EnvoyGateway, gateway: Gateway, table: list[Case]) -> None:
 
 
 def without_patches(made: EnvoyGateway, gateway: Gateway, table: list[Case]) -> None:
-    """On a platform without EnvoyPatchPolicy, requests are served and refused as before, except that
-    no body is read."""
+    """On a platform without EnvoyPatchPolicy, requests are answered as before, except those whose
+    body must be read."""
     site = made.site
     upgrade = "helm upgrade patgate deploy/helm/patgate -n authz -f values.yaml --wait"
     word = "--set-file settings.guard.word=guard-word"

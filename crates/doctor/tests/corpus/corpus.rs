@@ -104,7 +104,7 @@ pub fn legitimate() -> Vec<Legitimate> {
 }
 
 /// The configurations in which nothing is wrong.
-pub const SILENT: [&str; 7] = [
+pub const SILENT: [&str; 8] = [
     "envoy.yaml",
     "rate-limits.yaml",
     "single-step.yaml",
@@ -112,6 +112,7 @@ pub const SILENT: [&str; 7] = [
     "two-replicas",
     "istio",
     "envoy-gateway",
+    "envoy-gateway-1.9",
 ];
 
 /// A configuration by its name, as a bootstrap.

@@ -1,7 +1,6 @@
 """What an application team that shares the Gateway tries in order to be open, and what stops it."""
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -120,7 +119,6 @@ def attack(made: EnvoyGateway, gateway: Gateway) -> None:
             exceptions(made, team)
     finally:
         team.space.delete()
-    shipped(made)
 
 
 # The first lock.
@@ -364,66 +362,3 @@ def broken_expression(made: EnvoyGateway, team: Team) -> None:
     finally:
         made.delete(policy, binding)
     until("the probe passes again", lambda: not tried(team.space, probe))
-
-
-# The shipped manifests.
-
-
-def shipped(made: EnvoyGateway) -> None:
-    """The API server accepts each object, and refuses a broken copy of each."""
-    files = ("sidecar.yaml", "without-patches.yaml", "rollout.yaml")
-    items = made.objects() + made.objects(*files)
-    for item in items:
-        text = yaml.safe_dump(item)
-        command = ["apply", "--server-side", "--force-conflicts", "--dry-run=server"]
-        made.space.kubectl(*command, "--validate=strict", "-f", "-", stdin=text)
-        # By another name: what the copy lacks, an object of the same name would keep.
-        other = json.loads(json.dumps(item))
-        other["metadata"]["name"] += "-broken"
-        if why := tried(made.space, other):
-            raise Failed(f"a copy of another name is refused: {why}")
-        broken(other)
-        if tried(made.space, other):
-            continue
-        raise Failed(f"a broken copy was accepted: {other['kind']} {other['metadata']['name']}")
-    made.site.say(f"  {len(items)} shipped objects are accepted, and no broken copy of them")
-
-
-def broken(item: dict) -> None:
-    """Breaks a rule of the object's kind: of its schema, or in CEL."""
-    spec = item.get("spec", {})
-    match item["kind"]:
-        case "GatewayClass":
-            spec["controllerName"] = "no-domain"
-        case "EnvoyProxy":
-            spec["provider"]["kubernetes"]["envoyDaemonSet"] = {}
-        case "Gateway":
-            spec["listeners"].append(spec["listeners"][0])
-        case "ClientTrafficPolicy" | "EnvoyPatchPolicy" | "BackendTrafficPolicy":
-            reference = spec.get("targetRef") or spec["targetRefs"][0]
-            if item["kind"] == "EnvoyPatchPolicy":
-                spec["jsonPatches"][0]["operation"]["op"] = "merge"
-            reference["group"] = "apps"
-        case "SecurityPolicy":
-            spec["extAuth"]["http"] = spec["extAuth"]["grpc"]
-        case "HTTPRoute":
-            spec["rules"][0]["matches"][0]["path"]["value"] = "no-slash"
-            spec["rules"][0]["matches"][0]["path"]["type"] = "Exact"
-        case "Backend":
-            spec["endpoints"][0]["ip"] = {"address": "10.0.0.1", "port": 1}
-            spec["endpoints"][0]["unix"] = {"path": "/a"}
-        case "HTTPRouteFilter":
-            if "urlRewrite" in spec:
-                del spec["urlRewrite"]["path"]["replaceRegexMatch"]
-            else:
-                spec["directResponse"]["body"] = {"type": "ValueRef"}
-        case "BackendTLSPolicy":
-            del spec["validation"]["caCertificateRefs"]
-        case "ValidatingAdmissionPolicy":
-            spec["validations"][0]["expression"] = "object."
-        case "ValidatingAdmissionPolicyBinding":
-            spec["validationActions"] = ["Ignore"]
-        case "ConfigMap":
-            item["data"] = {"a b": "no key has a space"}
-        case kind:
-            raise Failed(f"no defect of {kind} is known")

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import cases
 import envoy_gateway_holes
+import envoy_gateway_manifests
 import envoy_gateway_teams
 import yaml
 from cases import Case, Gateway
@@ -22,12 +23,15 @@ KNOWN = {"PG-TLS-BACKEND": "medium"}
 
 
 def run(site: Site) -> None:
+    envoy_gateway_manifests.same_as_envoy()
     made = EnvoyGateway(site)
     try:
         install(made)
         plain = Gateway(site, f"{made.host}:80")
         table = list(cases.table(site, LONGEST))
         await_served(plain)
+        step(site, "the API server")
+        envoy_gateway_manifests.admitted(made)
         step(site, "the table of cases")
         plain.expect([case for case in table if not case.name.startswith("shadow")])
         Gateway(site, f"{made.host}:443", tls=True).expect(table[:12])

@@ -321,6 +321,19 @@ class EnvoyGateway:
         finally:
             signalled(found, signal.SIGCONT)
 
+    def refusals(self) -> dict[str, int]:
+        """Returns why the Envoys have answered 503 lately, and how often."""
+        found: dict[str, int] = {}
+        for pod in self.system.pods(self.selector):
+            name = pod["metadata"]["name"]
+            log = self.system.kubectl("logs", name, "-c", "envoy", "--since=60s").stdout
+            for line in log.splitlines():
+                if '"response_code":503' in line:
+                    one = json.loads(line)
+                    why = f"{one['response_code_details']} {one['response_flags']} {one['route']}"
+                    found[why] = found.get(why, 0) + 1
+        return found
+
     def state(self) -> str:
         kinds = "httproutes,securitypolicies,clienttrafficpolicies,envoypatchpolicies"
         conditions = [

@@ -1,4 +1,4 @@
-"""What deploy/envoy-gateway repeats of envoy/envoy.yaml is the same there, and the API server accepts
+"""The manifests of deploy/envoy-gateway repeat parts of envoy/envoy.yaml, and the API server accepts
 each object, and no broken copy of it."""
 
 import json

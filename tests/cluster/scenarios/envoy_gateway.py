@@ -106,6 +106,7 @@ def sound(made: EnvoyGateway) -> None:
 
 def failures(made: EnvoyGateway, gateway: Gateway) -> None:
     site = made.site
+    restarted(made, gateway)
     away = [replace(case, status=(503,), backend="") for case in served(site)]
     site.space.kubectl("scale", "deployment/patgate", "--replicas=0")
     until("patgate is away", lambda: not site.space.objects("pods", SERVE))
@@ -115,7 +116,6 @@ def failures(made: EnvoyGateway, gateway: Gateway) -> None:
     await_served(gateway)
     if site.cluster.on_this_machine:
         frozen(made, gateway, away)
-    restarted(made, gateway)
 
 
 def frozen(made: EnvoyGateway, gateway: Gateway, away: list[Case]) -> None:
@@ -136,6 +136,8 @@ def restarted(made: EnvoyGateway, gateway: Gateway) -> None:
         site.space.kubectl("rollout", "status", "deployment/patgate", "--timeout=180s")
         load.flow(2)
         result = load.end()
+    if result.bad:
+        site.say(f"  {made.refusals()}")
     site.expect_none_bad(load, result)
 
 

@@ -1,5 +1,5 @@
-"""The manifests of deploy/envoy-gateway repeat parts of envoy/envoy.yaml, and the API server accepts
-each object, and no broken copy of it."""
+"""The manifests of deploy/envoy-gateway: they repeat parts of envoy/envoy.yaml unchanged, and the
+API server accepts each object, and no broken copy of it."""
 
 import json
 

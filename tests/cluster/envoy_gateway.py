@@ -123,6 +123,7 @@ class EnvoyGateway:
             text = re.sub(r"\bauthz\b(?!\.sock)", self.space.name, file.read_text())
             text = text.replace("timeout: 250ms", "timeout: 20s")
             text = text.replace("maxInterval: 200ms", "maxInterval: 16s")
+            text = text.replace("timeout: 500ms", "timeout: 10s")
             # A long body keeps a connection busy.
             text = text.replace("interval: 5s, timeout: 1s", "interval: 30s, timeout: 20s")
             # The pods of a site that has failed must not wait for a minute.

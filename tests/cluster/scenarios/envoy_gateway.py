@@ -37,8 +37,6 @@ def run(site: Site) -> None:
         Gateway(site, f"{made.host}:443", tls=True).expect(table[:12])
         step(site, "the doctor")
         sound(made)
-        step(site, "patgate is away, or slow, or restarts")
-        failures(made, plain)
         step(site, "a rollout")
         rollout(made, plain, table)
         step(site, "application teams")
@@ -48,6 +46,8 @@ def run(site: Site) -> None:
         step(site, "as shipped again")
         await_served(plain)
         sound(made)
+        step(site, "patgate restarts, is away, or slow")
+        failures(made, plain)
         step(site, "without patches")
         without_patches(made, plain, table)
     except Exception:

@@ -3,14 +3,14 @@
 -- (psql -v ON_ERROR_STOP=1 -f bootstrap.sql) and then grants patgate_migrate to that login.
 --
 -- Roles belong to the cluster, not to the database: they may exist already. An operator grants
--- patgate_serve, patgate_admin and patgate_web to login roles of their own. patgate_web_functions owns
--- the functions that patgate_web may execute, and is granted to no login.
+-- patgate_serve, patgate_admin, patgate_web and patgate_sync to login roles of their own.
+-- patgate_web_functions owns the functions that patgate_web may execute, and is granted to no login.
 DO $$
 DECLARE
     wanted text;
 BEGIN
     FOREACH wanted IN ARRAY ARRAY['patgate_serve', 'patgate_admin', 'patgate_web',
-                                  'patgate_web_functions', 'patgate_migrate'] LOOP
+                                  'patgate_sync', 'patgate_web_functions', 'patgate_migrate'] LOOP
         BEGIN
             IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = wanted) THEN
                 EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);

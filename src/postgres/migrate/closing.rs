@@ -10,14 +10,15 @@ const SINCE: i64 = 12;
 /// roles needs CONNECT by name.
 const CLOSE: &str = "DO $$
 DECLARE
-    own CONSTANT text[] := '{patgate_serve,patgate_admin,patgate_web,patgate_migrate}';
+    own CONSTANT text[] := '{patgate_serve,patgate_admin,patgate_web,patgate_sync,patgate_migrate}';
     login name;
 BEGIN
     IF EXISTS (SELECT FROM pg_database WHERE datname = current_database()
                AND pg_has_role(current_user, datdba, 'USAGE'))
     THEN
         EXECUTE format(
-            'GRANT CONNECT ON DATABASE %I TO patgate_serve, patgate_admin, patgate_web, patgate_migrate',
+            'GRANT CONNECT ON DATABASE %I TO patgate_serve, patgate_admin, patgate_web, patgate_sync,
+                 patgate_migrate',
             current_database());
         FOR login IN
             SELECT r.rolname FROM pg_roles r
@@ -32,21 +33,51 @@ BEGIN
 END
 $$";
 
-/// The migration that gave patgate_web its use. A database that was closed before is not open to it.
-const WEB_SINCE: i64 = 16;
-const OPEN_TO_WEB: &str = "DO $$
+/// A role that came after [`SINCE`]: a database that was closed before is not open to it.
+struct LaterRole {
+    /// The migration that gave the role its use.
+    since: i64,
+    name: &'static str,
+    /// What its logins are for.
+    purpose: &'static str,
+    open: &'static str,
+    /// The quoted name of the database, if the role may not connect.
+    closed: &'static str,
+}
+
+macro_rules! later_role {
+    ($since:literal, $name:literal, $purpose:literal) => {
+        LaterRole {
+            since: $since,
+            name: $name,
+            purpose: $purpose,
+            open: concat!(
+                "DO $$
 BEGIN
     IF EXISTS (SELECT FROM pg_database WHERE datname = current_database()
                AND pg_has_role(current_user, datdba, 'USAGE'))
     THEN
-        EXECUTE format('GRANT CONNECT ON DATABASE %I TO patgate_web', current_database());
+        EXECUTE format('GRANT CONNECT ON DATABASE %I TO ",
+                $name,
+                "', current_database());
     END IF;
 END
-$$";
+$$"
+            ),
+            closed: concat!(
+                "SELECT quote_ident(current_database())
+    WHERE NOT has_database_privilege('",
+                $name,
+                "', current_database(), 'CONNECT')"
+            ),
+        }
+    };
+}
 
-/// The quoted name of the database, if patgate_web may not connect.
-const CLOSED_TO_WEB: &str = "SELECT quote_ident(current_database())
-    WHERE NOT has_database_privilege('patgate_web', current_database(), 'CONNECT')";
+static LATER_ROLES: [LaterRole; 2] = [
+    later_role!(16, "patgate_web", "self-service"),
+    later_role!(30, "patgate_sync", "`patgate sync`"),
+];
 
 /// The quoted name of the database, if every login may connect.
 const OPEN: &str = "SELECT quote_ident(d.datname)
@@ -59,9 +90,9 @@ pub(super) struct Closed {
     newly: Option<String>,
     /// The quoted name of the database, if it is open.
     open: Option<String>,
-    /// The quoted name of the database, if logins of patgate_web cannot connect, and could not be
-    /// permitted to.
-    closed_to_web: Option<String>,
+    /// The roles whose logins cannot connect and could not be permitted to, each with the quoted name of
+    /// the database.
+    closed_to: Vec<(&'static LaterRole, String)>,
 }
 
 /// Closes the database if the migration that does so has just been applied. It is not closed again
@@ -77,16 +108,17 @@ pub(super) async fn close(
     if applied.contains(&SINCE) {
         connection.execute(sqlx::raw_sql(CLOSE)).await?;
     }
-    let mut closed_to_web = None;
-    if applied.contains(&WEB_SINCE) {
-        connection.execute(sqlx::raw_sql(OPEN_TO_WEB)).await?;
-        let closed = sqlx::query_scalar(CLOSED_TO_WEB).persistent(false);
-        closed_to_web = closed.fetch_optional(&mut *connection).await?;
+    let mut closed_to = Vec::new();
+    for role in LATER_ROLES.iter().filter(|role| applied.contains(&role.since)) {
+        connection.execute(sqlx::raw_sql(role.open)).await?;
+        let closed = sqlx::query_scalar(role.closed).persistent(false);
+        let closed: Option<String> = closed.fetch_optional(&mut *connection).await?;
+        closed_to.extend(closed.map(|database| (role, database)));
     }
     let open = open(connection).await?;
     // A new database has no logins yet that could lose access.
     let newly = was_open.filter(|_| open.is_none() && !before.is_empty());
-    Ok(Closed { newly, open, closed_to_web })
+    Ok(Closed { newly, open, closed_to })
 }
 
 impl Closed {
@@ -100,18 +132,18 @@ impl Closed {
                  DATABASE {database} TO …"
             );
         }
-        if let Some(database) = &self.closed_to_web {
+        for (LaterRole { name, purpose, .. }, database) in &self.closed_to {
             tracing::warn!(
-                "logins of patgate_web, for self-service, cannot connect to the database; to permit \
-                 it, run as its owner: GRANT CONNECT ON DATABASE {database} TO patgate_web"
+                "logins of {name}, for {purpose}, cannot connect to the database; to permit it, run as \
+                 its owner: GRANT CONNECT ON DATABASE {database} TO {name}"
             );
         }
         if let Some(database) = &self.open {
             tracing::warn!(
                 "any login of the cluster may connect to the database, and hold locks there; if it \
                  is patgate's alone, run as its owner: GRANT CONNECT ON DATABASE {database} TO \
-                 patgate_serve, patgate_admin, patgate_web, patgate_migrate; REVOKE CONNECT ON DATABASE \
-                 {database} FROM PUBLIC"
+                 patgate_serve, patgate_admin, patgate_web, patgate_sync, patgate_migrate; REVOKE \
+                 CONNECT ON DATABASE {database} FROM PUBLIC"
             );
         }
     }

@@ -36,9 +36,13 @@ pub(crate) async fn a_database_is_closed_to_strangers(suite: Arc<Suite>) {
     let cli = Cli::of(&world).with("postgres.url", &suite.postgres_url("postgres", &database));
     let migrated = cli.run("migrate");
     assert_eq!((migrated.code, &*migrated.stderr), (0, ""), "{migrated:#?}");
-    for (user, expected) in
-        [(&*stranger, false), ("server", true), ("administrator", true), ("web", true)]
-    {
+    for (user, expected) in [
+        (&*stranger, false),
+        ("server", true),
+        ("administrator", true),
+        ("web", true),
+        ("router", true),
+    ] {
         assert_eq!(connects(user).await, expected, "{user}");
     }
     // An operator who opens it again has a reason, and gets a warning.
@@ -84,7 +88,9 @@ pub(crate) async fn logins_that_lose_access_to_the_database_are_reported(suite: 
     ] {
         assert!(migrated.stderr.contains(said), "{said}: {migrated:#?}");
     }
-    for (user, expected) in [(&*stranger, false), (&taker, true), ("server", true), ("web", true)] {
+    for (user, expected) in
+        [(&*stranger, false), (&taker, true), ("server", true), ("web", true), ("router", true)]
+    {
         assert_eq!(connects(&suite, user, &database).await, expected, "{user}");
     }
     // It continues as before, with the role that it assumes.

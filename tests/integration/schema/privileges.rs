@@ -205,11 +205,18 @@ pub(crate) async fn proofs_and_digests_are_not_read(suite: Arc<Suite>) {
         ("patgate_web_functions", "pats", "digest"),
         ("patgate_web_functions", "backends", "credential"),
         ("patgate_web_functions", "backends", "credential_key_id"),
+        ("patgate_sync", "backends", "credential"),
+        ("patgate_sync", "backends", "credential_key_id"),
+        ("patgate_sync", "backends", "credential_set_at"),
+        ("patgate_sync", "pats", "digest"),
+        ("patgate_sync", "users", "email"),
+        ("patgate_sync", "domains", "slug"),
     ] {
         let sql = readable(role, table, column);
         assert!(!value::<bool>(&world, &sql).await, "{role} {table} {column}");
     }
     assert!(value::<bool>(&world, &readable("patgate_admin", "sessions", "login")).await);
+    assert!(value::<bool>(&world, &readable("patgate_sync", "backends", "url")).await);
     // And it cannot change a token's owner, or write a line of the audit log in another's name.
     for (table, column, privilege) in [
         ("pats", "user_id", "UPDATE"),
@@ -234,7 +241,7 @@ pub(crate) async fn nobody_edits_the_audit_log(suite: Arc<Suite>) {
     // The trigger reports the same error as a missing privilege, so the privilege is checked
     // separately.
     let granted = "SELECT r || ' ' || p FROM unnest(ARRAY['patgate_serve', 'patgate_admin',
-             'patgate_web', 'patgate_web_functions']) r,
+             'patgate_web', 'patgate_sync', 'patgate_web_functions']) r,
              unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER']) p
          WHERE has_table_privilege(r, 'patgate.audit_log', p)
             OR p = 'UPDATE' AND has_any_column_privilege(r, 'patgate.audit_log', p)";
@@ -321,6 +328,7 @@ pub(crate) async fn nobody_executes_what_is_not_meant_for_them(suite: Arc<Suite>
             "patgate_admin",
             &["applied_migrations", "identity", "place", "prune_changes", "recording"],
         ),
+        ("patgate_sync", &["applied_migrations", "identity", "place"]),
     ] {
         let granted = names(&world, &executes(&format!("'{role}'::regrole"))).await;
         assert_eq!(granted, functions, "{role}");

@@ -248,7 +248,8 @@ async fn prepare_template(port: u16) {
         &root,
         "CREATE ROLE server LOGIN IN ROLE patgate_serve;
          CREATE ROLE administrator LOGIN IN ROLE patgate_admin;
-         CREATE ROLE web LOGIN IN ROLE patgate_web;",
+         CREATE ROLE web LOGIN IN ROLE patgate_web;
+         CREATE ROLE router LOGIN IN ROLE patgate_sync;",
     )
     .await;
     root.close().await;

@@ -9,6 +9,7 @@ mod file_watch;
 mod log_filter;
 mod postgres_watch;
 mod ring_reload;
+mod route_sync;
 mod self_service;
 mod self_service_login;
 mod self_service_probes;
@@ -36,6 +37,7 @@ use self::{
 };
 pub use self::{
     error::Error,
+    route_sync::{RouteSync, sync_routes},
     self_service::{SelfServiceApp, serve_self_service},
     signals::serve,
 };

@@ -16,6 +16,7 @@ mod output;
 mod policy;
 mod provider;
 mod role;
+mod routes;
 mod secret_input;
 mod session;
 mod settings;
@@ -51,7 +52,7 @@ use crate::{
     name = "patgate",
     version,
     after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 not found, 4 denied, or \
-                  findings of `doctor`."
+                  findings of `doctor` or `export --strict`."
 )]
 struct Cli {
     #[command(flatten)]
@@ -126,6 +127,17 @@ enum Command {
     /// It needs no database and no settings. It exits with 4 if a finding is at least as severe as
     /// --fail-on. docs/doctor.md lists the rules.
     Doctor(doctor::Arguments),
+    /// Prints what a gateway needs to reach the backends: clusters, or custom resources
+    ///
+    /// It reads the names, addresses and kinds of all backends from the database. A backend whose address
+    /// is not within routes.networks and routes.hosts is left out and reported. docs/routes.md says what
+    /// is written for each gateway.
+    Export(routes::Export),
+    /// Keeps the routes of a gateway in step with the backends in the database, until SIGTERM
+    ///
+    /// Writes into a folder that an Envoy watches, or into a Kubernetes cluster. It removes nothing while
+    /// the database does not answer, or if no backend would be left. docs/routes.md says more.
+    Sync(routes::Sync),
     /// Reports what patgate would refuse during a rollout
     #[command(subcommand)]
     Shadow(shadow::Command),
@@ -162,16 +174,26 @@ pub fn run() -> ExitCode {
         Err(Some(help)) => help.exit(),
         Err(None) => return ExitCode::from(USAGE),
     };
-    match cli.command {
-        Command::Serve => return serve(cli.global, ConfigPurpose::Serve),
-        Command::Admin => return serve(cli.global, ConfigPurpose::SelfService),
-        _ => {}
-    }
+    let cli = match cli {
+        Cli { global, command: Command::Serve } => {
+            return serve(global, ConfigPurpose::Serve, app::serve);
+        }
+        Cli { global, command: Command::Admin } => {
+            return serve(global, ConfigPurpose::SelfService, app::serve_self_service);
+        }
+        Cli { global, command: Command::Sync(arguments) } => {
+            return serve(global, ConfigPurpose::Admin, |config| arguments.run(config));
+        }
+        cli => cli,
+    };
     match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The result has already said that the request would be refused, or what was found.
-            if !error.is::<check::RequestRefused>() && !error.is::<doctor::Unsound>() {
+            let is_said = error.is::<check::RequestRefused>()
+                || error.is::<doctor::Unsound>()
+                || error.is::<routes::SomeRefused>();
+            if !is_said {
                 output::complain(&output::causes(&error));
             }
             exit_code(&error)
@@ -180,16 +202,17 @@ pub fn run() -> ExitCode {
 }
 
 /// Does not wait for standard error, which may be a pipe that no process reads.
-fn serve(global: Global, purpose: ConfigPurpose) -> ExitCode {
+fn serve<E: Into<anyhow::Error>, F: Future<Output = Result<(), E>>>(
+    global: Global,
+    purpose: ConfigPurpose,
+    run: impl FnOnce(Config) -> F,
+) -> ExitCode {
     let served = || {
         let config = Session::new(global)?.config(purpose)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let served = match purpose {
-            ConfigPurpose::SelfService => runtime.block_on(app::serve_self_service(config)),
-            _ => runtime.block_on(app::serve(config)),
-        };
+        let served = runtime.block_on(run(config));
         runtime.shutdown_timeout(LAST_TASKS);
-        anyhow::Ok(served?)
+        served.map_err(Into::into)
     };
     match served() {
         Ok(()) => {
@@ -225,7 +248,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<()> {
 
 async fn administer(session: &Session, command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Serve | Command::Admin => Ok(()),
+        Command::Serve | Command::Admin | Command::Sync(_) => Ok(()),
         Command::Migrate => migrate(session).await,
         Command::Keyring(command) => keyring::run(session, command).await,
         Command::User(command) => user::run(session, command).await,
@@ -239,6 +262,7 @@ async fn administer(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Check(arguments) => check::run(session, *arguments).await,
         Command::Why(arguments) => why::run(session, &arguments),
         Command::Doctor(arguments) => doctor::run(session, &arguments).await,
+        Command::Export(arguments) => routes::export(session, &arguments).await,
         Command::Shadow(command) => shadow::run(session, &command),
         Command::Installation(command) => installation::run(session, command).await,
         Command::Audit(command) => audit::run(session, command).await,
@@ -307,6 +331,7 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
     {
         NOT_FOUND
     } else if error.is::<doctor::Unsound>()
+        || error.is::<routes::SomeRefused>()
         || matches!(administered, Some(admin::Error::Store(StoreError::Denied(_))))
         || matches!(schema, Some(SchemaError::Denied(_) | SchemaError::MayNotMigrate(_)))
     {

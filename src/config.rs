@@ -9,6 +9,7 @@ mod postgres_address;
 mod postgres_tls;
 mod postgres_url;
 mod redis;
+mod routes;
 mod sources;
 mod traces;
 mod transport;
@@ -23,6 +24,7 @@ pub use self::{
     keyring_file::{KeyRingFileError, read_keyring},
     keys::reference,
     redis::{RedisFiles, RedisIdentity, RedisSettings, RedisTopology, SentinelSettings},
+    routes::RouteSettings,
     sources::ConfigSources,
     transport::{ClientCertificates, ClientName, Owner, Tls},
     web::{SiteUrl, WebSettings, oidc::OidcSettings},
@@ -109,6 +111,8 @@ pub struct Config {
     pub log: LogSettings,
     /// Where traces go; `None` if that is nowhere.
     pub traces: Option<TraceSettings>,
+    /// Where backends may be, and for which gateway the routes are.
+    pub routes: RouteSettings,
     /// Self-service; present when loaded for it.
     pub web: Option<WebSettings>,
     /// Where all of this was read, to read it again while patgate serves.

@@ -5,7 +5,6 @@
 //! replica, and logs and counts what happens. Whether an entry may be used is not decided here.
 
 mod follower;
-mod leader;
 mod lease;
 mod listener;
 mod poll;

@@ -59,6 +59,7 @@
 //! | `process` | tasks whose end ends the process, and the files and sockets that may be open |
 //! | [`clock`] | the only code that reads a clock |
 //! | `server` | listens, answers health checks, drains |
+//! | `routes` | keeps the routes of a gateway equal to the backends in the database |
 //! | `web` | the API and the pages of self-service |
 //! | [`app`] | wires all of this together |
 //! | [`admin`] | the administrator's service, and what it reads and writes in Postgres |
@@ -77,6 +78,7 @@ pub mod postgres;
 mod process;
 mod redis_client;
 mod resolve;
+mod routes;
 mod server;
 pub mod telemetry;
 mod web;

@@ -13,6 +13,7 @@ mod connect;
 mod credentials;
 mod followed;
 mod identity;
+mod leader;
 mod limits;
 mod login;
 mod migrate;
@@ -40,6 +41,7 @@ pub(crate) use self::{
     connect::{Connection, connect, connect_one},
     followed::FollowedPool,
     identity::{identify, identity_column, installation},
+    leader::{Duty, Hold, Leadership, Offer},
     limits::{ConnectionDemand, shortage},
     login::{check_for_serving, check_login},
     pooler::is_pooled,

@@ -15,13 +15,14 @@ mod results;
 mod traces;
 
 pub(crate) use self::{
-    at_scrape::{show_bounds, show_readiness, show_watermark},
+    at_scrape::{show_bounds, show_readiness, show_success, show_watermark},
     exposition::{Exemplars, metrics_page},
     logs::{flush, last_words, replace_filter},
+    metrics::RouteMetrics,
     results::{
         CanaryRound, EntryContent, FrameResult, HandshakeResult, LastUseResult, LookupResult,
-        MetricResult, OwnCertificate, RecordResult, ReloadResult, SignInMethod, SignInResult,
-        Store, TlsListener, WebRefusal,
+        MetricResult, OwnCertificate, RecordResult, ReloadResult, RouteChange, RoutePart,
+        SignInMethod, SignInResult, Store, TlsListener, WebRefusal,
     },
     traces::{CheckSpan, CheckSummary, LookupTrace, RoundTrip, StoreQuestion, Traces},
 };

@@ -100,6 +100,11 @@ const ROOMS: &[Room] = &[
         uses: &[CORE, "config", "edge", "files", "postgres", "process", "telemetry", "wire"],
     },
     Room {
+        name: "routes",
+        modules: &["routes"],
+        uses: &[CORE, "config", "postgres", "process", "server", "telemetry"],
+    },
+    Room {
         name: "admin",
         modules: &["admin"],
         uses: &[CORE, "config", "postgres", "process", "redis", "resolve", "telemetry"],
@@ -120,6 +125,7 @@ const ROOMS: &[Room] = &[
             "process",
             "redis",
             "resolve",
+            "routes",
             "server",
             "telemetry",
             "web",
@@ -142,6 +148,7 @@ const ROOMS: &[Room] = &[
             "process",
             "redis",
             "resolve",
+            "routes",
             "server",
             "telemetry",
             "wire",
@@ -161,10 +168,12 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("hyper", &["server"]),
     // The only place that asks a server on the web.
     ("hyper_rustls", &["web::oidc"]),
+    ("kube", &["routes::cluster"]),
     ("opentelemetry", &["telemetry::traces"]),
     ("opentelemetry_otlp", &["telemetry::traces"]),
     ("opentelemetry_sdk", &["telemetry::traces"]),
     ("patgate_doctor", &["cli::doctor"]),
+    ("patgate_routes", &["app::route_sync", "cli::routes", "config", "routes"]),
     ("prost", &["wire"]),
     ("prost_types", &["wire"]),
     (
@@ -184,6 +193,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
             "feed",
             "postgres",
             "resolve",
+            "routes::reader",
             "server::ring_fit",
         ],
     ),

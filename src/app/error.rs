@@ -12,6 +12,7 @@ use crate::{
     postgres::{ConnectError, SchemaError},
     process::tasks::TaskEnded,
     redis_client::access::RedisAccessError,
+    routes::{ApiError, RoundError},
     server::{BindError, Missing, tls::TlsError},
     telemetry::TracesError,
 };
@@ -95,6 +96,15 @@ pub enum Error {
     /// Self-service cannot use its database.
     #[error("web.postgres.url: {0}")]
     SelfService(#[from] web::Error),
+    /// No Kubernetes cluster is known.
+    #[error("{0}; name one in KUBECONFIG, or write into a folder with --dir")]
+    Kubernetes(#[from] ApiError),
+    /// A round of `patgate sync --once` has failed.
+    #[error(transparent)]
+    Routes(#[from] RoundError),
+    /// Another process keeps the routes.
+    #[error("another `patgate sync` keeps these routes, so nothing was written; end it first")]
+    NotLeading,
     /// A task that must not end has ended.
     #[error(transparent)]
     Task(#[from] TaskEnded),

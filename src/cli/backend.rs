@@ -11,7 +11,7 @@ pub(super) enum Command {
     Create {
         /// The name of its Envoy cluster
         name: BackendName,
-        /// Its address, as a note for people; its Envoy cluster decides where requests go
+        /// Its address. With `patgate sync`, the gateway sends requests there; otherwise it is a note for people
         #[arg(long)]
         url: BackendUrl,
         /// Its API: `vllm`, `ollama` or `openai`
@@ -30,7 +30,7 @@ pub(super) enum Command {
     Update {
         /// The name of its Envoy cluster
         name: BackendName,
-        /// Its address, as a note for people; its Envoy cluster decides where requests go
+        /// Its address. With `patgate sync`, the gateway sends requests there; otherwise it is a note for people
         #[arg(long, group = "changes")]
         url: Option<BackendUrl>,
         /// Its API: `vllm`, `ollama` or `openai`

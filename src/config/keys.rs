@@ -14,7 +14,15 @@ pub(super) struct Key {
 }
 
 /// Keys whose value may be written as a list in YAML.
-pub(super) const LISTS: &[&str] = &["apis", "grpc.tls.client_names", "token.prefixes"];
+pub(super) const LISTS: &[&str] = &[
+    "apis",
+    "grpc.tls.client_names",
+    "routes.hosts",
+    "routes.listeners",
+    "routes.networks",
+    "routes.reserved",
+    "token.prefixes",
+];
 
 /// Settings whose value is taken up while patgate serves, if a file holds it. What other settings name
 /// may also be read again, as their help says.
@@ -384,6 +392,57 @@ pub(super) const KEYS: &[Key] = &[
         "web.oidc.ca_file",
         "",
         "The authorities that sign the provider's certificate, in PEM; empty = those of the system.",
+    ),
+    key(
+        "routes.networks",
+        "",
+        "Networks where the IP addresses of backends may be, such as `10.20.0.0/16`, separated by commas; \
+         empty = none. `patgate export` and `patgate sync` leave out every other backend. Loopback, \
+         link-local, multicast and metadata addresses need a network of their own.",
+    ),
+    key(
+        "routes.hosts",
+        "",
+        "DNS names that backends may have, separated by commas: `api.example.org`, or `*.models.example` \
+         for all names below one; empty = none.",
+    ),
+    key(
+        "routes.reserved",
+        "patgate,otlp",
+        "Names that no backend may have, because the gateway has clusters of these names.",
+    ),
+    key(
+        "routes.authorities",
+        "",
+        "The authorities of backends with https, in place of those of the system: for Envoy the path of a \
+         PEM file there, for Envoy Gateway a ConfigMap with `ca.crt`, for Istio a Secret with `cacert`.",
+    ),
+    key(
+        "routes.namespace",
+        "",
+        "The namespace of the objects, which is that of the `Gateway`; empty = that of the pod, or of the \
+         current context of the kubeconfig.",
+    ),
+    key(
+        "routes.gateway",
+        "",
+        "The name of the `Gateway` there; empty = `gateway` for Envoy Gateway, `patgate` for Istio.",
+    ),
+    key(
+        "routes.listeners",
+        "http,https",
+        "The listeners of an Envoy Gateway's `Gateway` that serve the routes; empty = all.",
+    ),
+    key(
+        "routes.instance",
+        "patgate",
+        "What the objects belong to: a label, and the beginning of their names. Give each \
+         `patgate sync` that writes into the same namespace another one.",
+    ),
+    key(
+        "routes.listen",
+        "127.0.0.1:9195",
+        "Address and port for health and metrics of `patgate sync`; empty = off.",
     ),
 ];
 

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::{
     AwaitedBodyLimits, Config, ConfigError, ConfigErrors, ConfigPurpose, ConfigSources,
     DecisionLogSettings, DrainTimes, ListenSettings, LogSettings, MemoryLimits, RedisSettings,
-    StoreAddress, TraceSettings, WebSettings, keys,
+    RouteSettings, StoreAddress, TraceSettings, WebSettings, keys,
     live::ReadTexts,
     sources::SettingTexts,
     traces::{name, otlp_endpoint, otlp_headers},
@@ -73,6 +73,7 @@ impl Config {
         let max_connection_age = reader.get("grpc.max_connection_age", some_time);
         let log = LogSettings::read(&mut reader);
         let traces = TraceSettings::read(&mut reader);
+        let routes = RouteSettings::read(&mut reader);
         let config = || {
             let TimeLimits { max_staleness, negative_ttl, deadline } = times?;
             let (postgres, redis) = (postgres?, redis?);
@@ -106,6 +107,7 @@ impl Config {
                 max_connection_age: max_connection_age?,
                 log: log?,
                 traces,
+                routes: routes?,
                 web: match web {
                     Some(read) => Some(read?),
                     None => None,

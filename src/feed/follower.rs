@@ -11,14 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     FeedReader, POOLED_RELAY, Relay,
-    leader::{Hold, Leadership, Offer},
     lease::{LeaseRow, RENEW_EVERY},
     reader::{PAUSE, POLL_EVERY, PollState, jittered, notified},
     relay::{RelayError, RelayedPoll},
 };
 use crate::{
     clock::{self, Tick},
-    postgres::select,
+    postgres::{Duty, Hold, Leadership, Offer, select},
     telemetry::FrameResult,
 };
 
@@ -153,7 +152,9 @@ impl FeedReader {
         let mut pause = SILENCE;
         while !stop.is_cancelled() {
             if clock::now() >= offer_at {
-                match Leadership::take(&self.settings, self.changes.installation()).await {
+                match Leadership::take(&self.settings, self.changes.installation(), &Duty::relay())
+                    .await
+                {
                     Offer::Leads(leadership) => return Some(*leadership),
                     Offer::Declined => {}
                     Offer::Pooled => self.found_pooled(poll_state),

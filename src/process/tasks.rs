@@ -64,6 +64,7 @@ tasks! {
     RedisWriter = "writer to Redis",
     RingReloader = "reader of the key ring",
     RingWatch = "watch of the key ring",
+    RouteKeeper = "keeper of the routes",
     SettingsReloader = "reader of settings",
     Start = "start",
     TerminationReceiver = "receiver of SIGTERM",

@@ -66,7 +66,7 @@ const A_TURN: Duration = Duration::from_millis(1);
 const MAX_HEADERS: usize = 64;
 
 /// The routes for kubelets and Prometheus.
-pub(super) fn routes(readiness: Readiness, registry: Registry, exemplars: Exemplars) -> Router {
+pub(crate) fn routes(readiness: Readiness, registry: Registry, exemplars: Exemplars) -> Router {
     let metrics = Arc::new((registry, exemplars));
     let started = readiness.clone();
     Router::new()

@@ -43,6 +43,20 @@ pub(crate) fn show_readiness(
     show(registry, "ready", help, None, move || f64::from(u8::from(is_ready())));
 }
 
+/// Registers how long ago the routes were as they should be. `age` returns `None` if they never were.
+pub(crate) fn show_success(
+    registry: &mut Registry,
+    age: impl Fn() -> Option<Duration> + Send + Sync + 'static,
+) {
+    show(
+        registry,
+        "sync_success_age",
+        "Time since the routes were last in step with the database; infinite if they never were",
+        Some(Unit::Seconds),
+        move || age().map_or(f64::INFINITY, |age| age.as_secs_f64()),
+    );
+}
+
 fn show(
     registry: &mut Registry,
     name: &'static str,

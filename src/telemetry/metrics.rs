@@ -6,6 +6,7 @@ mod checks;
 mod feed;
 mod relay;
 mod reloads;
+mod routes;
 mod self_service;
 mod stores;
 mod tls;
@@ -15,6 +16,7 @@ use prometheus_client::{
     registry::{Metric, Registry, Unit},
 };
 
+pub(crate) use self::routes::RouteMetrics;
 pub use self::self_service::SelfServiceMetrics;
 use self::{
     background::Background, certificates::Certificates, checks::Checks, feed::Feed, relay::Relay,

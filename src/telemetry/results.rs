@@ -214,3 +214,28 @@ results! {
         Unavailable = "unavailable",
     }
 }
+
+results! {
+    /// What `patgate sync` did to a file or an object.
+    RouteChange {
+        /// The file of a folder.
+        Written = "written",
+        Created = "created",
+        /// The backend has changed.
+        Changed = "changed",
+        /// Another program had changed or deleted it.
+        Restored = "restored",
+        Deleted = "deleted",
+    }
+}
+
+results! {
+    /// What keeps `patgate sync` from bringing the routes in step.
+    RoutePart {
+        Postgres = "postgres",
+        Folder = "folder",
+        Kubernetes = "kubernetes",
+        /// No backend is left, so nothing is removed.
+        NothingLeft = "nothing_left",
+    }
+}

@@ -58,6 +58,7 @@ mod recording;
 mod redis_access;
 mod redis_topology;
 mod relay;
+mod routes;
 mod schema;
 mod servers;
 mod serving;
@@ -179,6 +180,10 @@ fn main() -> ExitCode {
         waiting::returns_when_all_replicas_refuse,
         waiting::names_a_replica_that_lags,
         waiting::names_the_session_that_locks_the_leases,
+        routes::a_domain_is_served_without_a_restart,
+        routes::nothing_is_removed_without_an_answer,
+        routes::two_replicas_share_a_folder,
+        routes::an_export_is_the_same_each_time,
         cli::audit::each_change_is_recorded_once,
         cli::audit::the_record_can_be_searched,
         cli::caches::a_replica_that_starts_later_obeys_a_change,

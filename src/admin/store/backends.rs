@@ -15,7 +15,7 @@ use crate::domain::{DomainId, Slug};
 pub struct BackendSummary {
     /// The name of its Envoy cluster.
     pub name: String,
-    /// Its address, which is a note for people.
+    /// Its address, which is a note for people, unless `patgate sync` tells the gateway.
     pub url: String,
     /// The API that it offers: `vllm`, `ollama` or `openai`.
     pub kind: String,
@@ -38,7 +38,7 @@ pub struct CredentialNote {
 /// What to change about a backend. An absent field does not change.
 #[derive(Clone, Debug, Default)]
 pub struct BackendChanges {
-    /// Its address, which is a note for people.
+    /// Its address, which is a note for people, unless `patgate sync` tells the gateway.
     pub url: Option<BackendUrl>,
     /// The API that it offers.
     pub kind: Option<BackendKind>,

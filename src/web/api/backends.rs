@@ -70,7 +70,7 @@ pub(super) struct BackendInput {
     /// The name of its Envoy cluster.
     #[schema(value_type = forms::BackendName)]
     name: String,
-    /// Its address, as a note for people; its Envoy cluster decides where requests go.
+    /// Its address. With `patgate sync`, the gateway sends requests there; otherwise it is a note for people.
     #[schema(value_type = forms::BackendUrl)]
     url: String,
     /// The API that it offers.

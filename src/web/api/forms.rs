@@ -93,7 +93,7 @@ forms! {
     UserName = text().examples(["bob@example.com"]);
     /// The name of a backend, which is that of its Envoy cluster.
     BackendName = like("^[a-z0-9][a-z0-9._-]{0,62}$").examples(["model-acme"]);
-    /// The address of a backend, as a note for people, without credentials; its Envoy cluster decides where requests go.
+    /// The address of a backend, without credentials. With `patgate sync`, the gateway sends requests there; otherwise it is a note for people.
     BackendUrl = like("^https?://[a-z0-9.-]+(:[0-9]{1,5})?(/[a-zA-Z0-9._/-]*)?$").examples(["http://10.0.0.7:8000"]);
     /// The API that a backend offers.
     BackendKind = words(["vllm", "ollama", "openai"]);

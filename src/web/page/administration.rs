@@ -288,7 +288,7 @@ fn render_backends(
         (form_to("/backends", visitor, &html! {
             (hidden("do", "create"))
             (Field::new("name", "Name, as Envoy's routes know it").value(draft.get("name")).mistake(mistake))
-            (Field::new("url", "URL, a note for people").kind("url", "off").value(draft.get("url")).mistake(mistake))
+            (Field::new("url", "URL").kind("url", "off").value(draft.get("url")).mistake(mistake))
             (kind)
             button { "Create the backend" }
         }))

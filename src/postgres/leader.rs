@@ -1,4 +1,5 @@
-//! Which replica relays the feed: the one that holds an advisory lock in Postgres.
+//! Which of several replicas does something that one shall do: the one that holds an advisory lock in
+//! Postgres. One relays the feed; one keeps the routes of a gateway.
 //!
 //! The lock belongs to a session, and a connection pooler in transaction mode lends one session to
 //! many clients. Through such a pooler, a second replica could take a lock that its session has
@@ -7,27 +8,44 @@
 //! that session and the lock is there. With a pooler, one replica leads for a moment, or none does.
 //!
 //! No two replicas have the lock. A leader whose session has ended, through a pooler or not, learns
-//! of it when it next asks, and another may lead before that. This does no harm (`relay.rs`).
+//! of it when it next asks, and another may lead before that. This does no harm (`feed/relay.rs`,
+//! `routes/cluster.rs`).
 
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Executor, Row};
 use tokio::time::timeout;
 
-use crate::{
-    installation::Installation,
-    postgres::{Connection, PostgresSettings, connect_one},
-};
+use super::{Connection, PostgresSettings, connect_one};
+use crate::installation::Installation;
 
 /// How long taking the lock may take, or finding out that it is lost.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What the holder of a lock does. It is part of statements, so its alphabet has no quote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Duty(String);
+
+impl Duty {
+    /// Relaying the change feed.
+    pub(crate) fn relay() -> Self {
+        Self("relay".to_owned())
+    }
+
+    /// Keeping the routes of one instance in one namespace, which has this unique id.
+    pub(crate) fn routes(instance: &str, namespace: &str) -> Self {
+        let harmless = |c: &char| c.is_ascii_alphanumeric() || *c == '-';
+        let part = |text: &str| text.chars().filter(harmless).collect::<String>();
+        Self(format!("routes {}/{}", part(instance), part(namespace)))
+    }
+}
 
 /// Takes the lock. Postgres ends a session, and with it the lock, if it is silent for five seconds:
 /// the holder sends something every second, and one that is frozen or cut off would otherwise keep
 /// the lock for hours. In another installation the lock is not taken. A new session has no lock, so
 /// one that has some is shared.
-fn take_lock(installation: Installation) -> String {
-    let lock = lock_of(installation);
+fn take_lock(installation: Installation, duty: &Duty) -> String {
+    let lock = lock_of(installation, duty);
     format!(
         "SET idle_session_timeout = '5s';
          SELECT session.shared, pg_backend_pid() AS pid,
@@ -41,8 +59,8 @@ fn take_lock(installation: Installation) -> String {
 }
 
 /// Asks whether this is the session that took the lock, and whether it has it.
-fn see_lock(installation: Installation, pid: i32) -> String {
-    let lock = lock_of(installation);
+fn see_lock(installation: Installation, duty: &Duty, pid: i32) -> String {
+    let lock = lock_of(installation, duty);
     format!(
         "SELECT pg_backend_pid() = {pid} AS same, EXISTS (
              SELECT FROM pg_locks
@@ -52,12 +70,12 @@ fn see_lock(installation: Installation, pid: i32) -> String {
     )
 }
 
-fn lock_of(installation: Installation) -> String {
-    format!("hashtextextended('patgate relay {}', 0)", installation.id())
+fn lock_of(installation: Installation, duty: &Duty) -> String {
+    format!("hashtextextended('patgate {} {}', 0)", duty.0, installation.id())
 }
 
 /// The outcome of an offer to lead.
-pub(super) enum Offer {
+pub(crate) enum Offer {
     Leads(Box<Leadership>),
     /// Another replica has the lock, or that cannot be known.
     Declined,
@@ -66,7 +84,7 @@ pub(super) enum Offer {
 }
 
 /// Whether a replica may go on leading.
-pub(super) enum Hold {
+pub(crate) enum Hold {
     Holds,
     Lost,
     /// The connection talks to another session now: a pooler has moved it.
@@ -74,26 +92,33 @@ pub(super) enum Hold {
 }
 
 /// The lock. A connection of its own holds it until this is dropped.
-pub(super) struct Leadership {
+pub(crate) struct Leadership {
     /// Higher than that of any leader before, on this server.
-    pub(super) epoch: u64,
+    pub(crate) epoch: u64,
     /// The session that has the lock.
     pid: i32,
     installation: Installation,
+    duty: Duty,
     connection: Connection,
 }
 
 impl Leadership {
     /// Takes the lock, if no other replica has it.
-    pub(super) async fn take(settings: &PostgresSettings, installation: Installation) -> Offer {
+    pub(crate) async fn take(
+        settings: &PostgresSettings,
+        installation: Installation,
+        duty: &Duty,
+    ) -> Offer {
         let take = async {
             let mut connection = connect_one(settings).await.map_err(sqlx::Error::config)?;
-            let taken =
-                connection.fetch_one(sqlx::raw_sql(AssertSqlSafe(take_lock(installation)))).await?;
+            let taken = connection
+                .fetch_one(sqlx::raw_sql(AssertSqlSafe(take_lock(installation, duty))))
+                .await?;
             let epoch: Option<String> = taken.try_get("epoch")?;
             if let Some(epoch) = epoch.and_then(|epoch| epoch.parse().ok()) {
                 let pid = taken.try_get("pid")?;
-                let leadership = Self { epoch, pid, installation, connection };
+                let duty = duty.clone();
+                let leadership = Self { epoch, pid, installation, duty, connection };
                 return Ok(Offer::Leads(Box::new(leadership)));
             }
             let shared: bool = taken.try_get("shared")?;
@@ -104,7 +129,7 @@ impl Leadership {
             Ok(Ok(taken)) => taken,
             Ok(Err(error)) => {
                 let error: sqlx::Error = error;
-                tracing::debug!(%error, "asking for the relay's lock");
+                tracing::debug!(%error, duty = duty.0, "asking for the lock");
                 Offer::Declined
             }
             Err(_) => Offer::Declined,
@@ -113,11 +138,11 @@ impl Leadership {
 
     /// Whether the session that took the lock still answers on this connection, and has the lock. A
     /// lock on a server that is no longer the primary holds nobody back.
-    pub(super) async fn holds(&mut self) -> Hold {
+    pub(crate) async fn holds(&mut self) -> Hold {
         if !self.connection.is_current() {
             return Hold::Lost;
         }
-        let sql = see_lock(self.installation, self.pid);
+        let sql = see_lock(self.installation, &self.duty, self.pid);
         let seen = async {
             let row = self.connection.fetch_one(sqlx::raw_sql(AssertSqlSafe(sql))).await?;
             Ok::<(bool, bool), sqlx::Error>((row.try_get("same")?, row.try_get("held")?))

@@ -322,6 +322,7 @@ fn main() -> ExitCode {
         envoy_habits::as_shipped_a_check_sees_what_patgate_reads,
         envoy_habits::as_shipped_no_header_that_misleads_reaches_a_backend,
         envoy_habits::as_shipped_ordinary_headers_reach_the_backend,
+        envoy_habits::as_shipped_the_backend_gets_its_own_host,
         envoy_habits::as_shipped_a_hundred_headers_pass_and_too_many_are_told,
         envoy_habits::as_shipped_a_head_that_has_no_room_for_ours_is_told,
         envoy_habits::as_shipped_too_many_headers_are_told_in_each_form,

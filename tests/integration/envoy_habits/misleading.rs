@@ -147,3 +147,17 @@ pub(crate) async fn as_shipped_ordinary_headers_reach_the_backend(suite: Arc<Sui
         assert!(lost.is_empty(), "{over:?}: {lost:?}");
     }
 }
+
+/// A server that is many hosts must not be told by a client which of them is asked.
+pub(crate) async fn as_shipped_the_backend_gets_its_own_host(suite: Arc<Suite>) {
+    for over in Over::ALL {
+        for (listener, own) in [(SHIPPED, true), (CREDULOUS, false)] {
+            let case = gate(&suite).await.case(Says(allow(&[TO_ACME], &[])));
+            let sent = Sent { method: "GET", target: MODELS, ..Sent::default() };
+            let reply = case.over(over, listener, sent).await;
+            assert_eq!(reply.header("x-backend"), Some("model-acme"), "{reply:?}");
+            let host = reply.seen("host");
+            assert_eq!(host == ["127.0.0.1"], own, "{over:?} {listener}: {host:?}");
+        }
+    }
+}

@@ -71,6 +71,7 @@ class Case:
     # The name of a token of the site; empty for none.
     token: str = ""
     method: str = "GET"
+    host: str = HOST
     headers: tuple[tuple[str, str], ...] = ()
     # The model that the body names; without one, there is no body.
     model: str = ""
@@ -105,7 +106,7 @@ class Case:
             "http": http,
             "method": self.method,
             "path": self.path,
-            "host": HOST,
+            "host": self.host,
             "headers": headers,
             "body": body,
             "pad": max(0, self.length - len(body)),

@@ -48,6 +48,7 @@ def make(registry: str, say, meshes: bool = False) -> dict[str, Made]:
         build.build(meshes=True)
         made["envoy-gateway"] = save("envoy-gateway", registry, program("envoy-gateway"))
         made["istiod"] = save("istiod", registry, program("pilot-discovery"))
+        made["istio-proxy"] = save("istio-proxy", registry, istio_proxy(workload))
     current = patgate_archive()
     say(f"patgate is that of {current}")
     digest = oci.sha256(current).removeprefix("sha256:")[:12]
@@ -109,6 +110,19 @@ def envoy(workload: Path) -> Image:
     binary = SITE / "envoy/_bin/envoy"
     files = {"usr/local/bin/envoy": binary, WORKLOAD: workload, **libraries([binary])}
     return Image(["/usr/local/bin/envoy"], files)
+
+
+def istio_proxy(workload: Path) -> Image:
+    """Istio's agent with the Envoy of `envoy`, in place of Istio's own build of Envoy."""
+    of_envoy = envoy(workload)
+    sources = build.module("istio", "istio.io/istio")
+    template = sources / "tools/packaging/common/envoy_bootstrap.json"
+    files = {
+        **of_envoy.files,
+        "usr/local/bin/pilot-agent": (build.BIN / "pilot-agent").resolve(),
+        "var/lib/istio/envoy/envoy_bootstrap_tmpl.json": template,
+    }
+    return Image(["/usr/local/bin/pilot-agent"], files)
 
 
 def stores() -> Image:

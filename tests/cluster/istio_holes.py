@@ -1,11 +1,11 @@
-"""Each manifest of deploy/istio left out or broken: the request that shows the hole, and the doctor's
-name for it."""
+"""Each manifest of deploy/istio left out or broken: the request that shows the hole, and the name
+that the doctor has for it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from cases import CHAT, MODELS, Case, Gateway
+from cases import CHAT, Case, Gateway
 from istio_site import Istio, with_time
 from kube import named
 from programs import Failed
@@ -14,7 +14,7 @@ FIXED = "fixed.example.org"
 
 
 def route_to_one_backend(istio: Istio) -> dict:
-    """Returns a route of the platform that leads to a backend without asking for patgate's header, at
+    """Returns a route to a backend that does not ask for the header of patgate, at
     a host of its own."""
     spec = {
         "exportTo": ["."],

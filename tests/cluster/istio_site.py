@@ -1,12 +1,11 @@
-"""Istio on the cluster, and a gateway of it that asks the patgate of a site: installed by the commands
-and with the files of deploy/istio."""
+"""Istio on the cluster, and a gateway of it that asks the patgate of a site: installed by the
+commands and with the files of deploy/istio."""
 
 import json
 import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import build
 import readme

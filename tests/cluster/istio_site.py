@@ -122,7 +122,8 @@ class Istio:
         }
         (self.folder / "istiod-here.yaml").write_text(yaml.safe_dump(values))
         values = {"service": {"type": "ClusterIP"}, "autoscaling": {"enabled": False}}
-        values["resources"] = SMALL
+        # Kubernetes takes the image `auto` of the chart for one that must be pulled.
+        values |= {"resources": SMALL, "imagePullPolicy": "IfNotPresent"}
         (self.folder / "gateway-here.yaml").write_text(yaml.safe_dump(values))
 
     def here(self, text: str) -> str:

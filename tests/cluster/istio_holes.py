@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from cases import CHAT, Case, Gateway
+from cases import CHAT, HOST, Case, Gateway
 from istio_site import Istio, with_time
 from kube import named
 from programs import Failed
@@ -151,19 +151,27 @@ def holes(istio: Istio) -> Iterator[Hole]:
         shown=(under, host),
         rules=("PG-HEADER-EARLY", "PG-HEADER-UNDERSCORE", "PG-HEADER-FAMILY"),
     )
-    bare = replace(GUARDED, says="RBAC: access denied", status=(403,))
+    bare = replace(guarded[0], says="RBAC: access denied", status=(403,))
     yield Hole(
         "no answers of our own",
-        out=("answers.yaml", "authorization.yaml"),
+        out=("answers.yaml",),
+        fault={"authorization.yaml": only_some_paths},
         shown=(bare,),
         rules=("PG-GUARD-STATUS",),
     )
-    nowhere = Case("a path without a route", path="/nowhere", status=(404,))
+    # Envoy asks nobody where no route matches, so no request gets further than the guard.
+    nowhere = replace(GUARDED, name="a path without a route", host=HOST, path="/nowhere")
     yield Hole(
         "no catch-all",
         out=("routes.yaml",),
-        shown=(nowhere,),
+        shown=(nowhere, Case("a good token", token="good", status=(503,))),
         rules=("PG-ASK-CATCHALL",),
+    )
+    yield Hole(
+        "no catch-all, no guard",
+        out=("routes.yaml", "guard.yaml"),
+        shown=(replace(nowhere, status=(404,), says=""),),
+        rules=("PG-ASK-CATCHALL", "PG-GUARD-NONE"),
     )
     one = Case("a body that must be read", CHAT, "one-model", "POST", FIXED, model="m-1")
     yield Hole(
@@ -193,7 +201,7 @@ def holes(istio: Istio) -> Iterator[Hole]:
         "nothing about the connection to patgate",
         out=("patgate.yaml",),
         shown=(Case("patgate is not reached", token="good", status=(503,)),),
-        rules=("PG-TLS-PATGATE", "PG-FAIL-HEALTH", "PG-FAIL-OUTLIER", "PG-BODY-REPLICA"),
+        rules=("PG-TLS-PATGATE", "PG-FAIL-OUTLIER", "PG-FAIL-KEEPALIVE", "PG-BODY-REPLICA"),
     )
 
 

@@ -25,6 +25,7 @@ var shown = []string{
 	// By these, some software takes a request for another one.
 	"forwarded", "x-forwarded-host", "x-forwarded-prefix", "x-forwarded-user", "x-original-url",
 	"x-rewrite-url", "x-http-method-override", "x-remote-user", "x-tenant-id", "x-user",
+	"x_user_id",
 }
 
 // By this header, a client says for how many milliseconds the backend waits before it answers.

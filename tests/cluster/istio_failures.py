@@ -2,11 +2,14 @@
 
 import os
 import signal
+from dataclasses import replace
 
+import yaml
 from cases import Case, Gateway
 from disturb import SERVE, await_gone, await_replicas, kill_process, processes
+from istio_holes import GUARDED, OPEN, route_to_one_backend
 from istio_site import GATEWAY, Istio
-from kube import until
+from kube import named, until
 from programs import Failed
 from sites import Site
 
@@ -18,24 +21,75 @@ BACK = [Case("good token again", token="good", backend="model-acme")]
 
 
 def show(site: Site, istio: Istio, gateway: Gateway) -> None:
-    away(site, gateway)
+    away(site, istio, gateway)
     if site.cluster.on_this_machine:
         frozen(site, gateway)
     restarted(site, istio)
 
 
-def away(site: Site, gateway: Gateway) -> None:
+def away(site: Site, istio: Istio, gateway: Gateway) -> None:
     site.say("no replica of patgate")
     before = site.identities(SERVE)
     site.space.kubectl("scale", "deployment", "patgate", "--replicas=0")
     await_gone(site, before)
     gateway.expect(AWAY)
+    fail_open(istio, gateway)
     for case, http, answer in gateway.send(AWAY):
         if "Retry-After" not in answer["headers"]:
             raise Failed(f"{case.name} by HTTP/{http}: no Retry-After in {answer['headers']}")
     site.space.kubectl("scale", "deployment", "patgate", f"--replicas={len(before)}")
     await_replicas(site, len(before))
     served(gateway)
+
+
+def fail_open(istio: Istio, gateway: Gateway) -> None:
+    """A provider that fails open lets everything pass, if there is no guard."""
+    istio.put(route_to_one_backend(istio))
+    provider(istio, failOpen=True, statusOnError="")
+    gateway.expect([GUARDED])
+    istio.delete("guard.yaml")
+    istio.settle()
+    gateway.expect([OPEN])
+    found = {one["rule"] for one in istio.doctor()["findings"]}
+    provider(istio, failOpen=False, statusOnError="")
+    gateway.expect([replace(GUARDED, status=(403,), says="")])
+    found |= {one["rule"] for one in istio.doctor()["findings"]}
+    istio.restore("guard.yaml")
+    provider(istio, failOpen=False, statusOnError="503")
+    if lost := {"PG-FAIL-OPEN", "PG-FAIL-STATUS"} - found:
+        raise Failed(f"the doctor does not find {sorted(lost)}")
+
+
+def provider(istio: Istio, **fields) -> None:
+    """Changes the provider, as another upgrade of istiod would."""
+    config = istio.system.get("configmap", "istio")
+    mesh = yaml.safe_load(config["data"]["mesh"])
+    [patgate] = mesh["extensionProviders"]
+    patgate["envoyExtAuthzGrpc"] |= fields
+    istio.system.apply(
+        {
+            **named("v1", "ConfigMap", "istio"),
+            "data": config["data"] | {"mesh": yaml.safe_dump(mesh)},
+        }
+    )
+    # istiod reads the file that the kubelet brings it, or the ConfigMap itself.
+    wanted = fields["failOpen"], int(fields["statusOnError"] or 0)
+    until("the proxy has the provider", lambda: asked(istio) == wanted, every=1)
+
+
+def asked(istio: Istio) -> tuple[bool, int]:
+    """Returns what the proxy does if patgate does not answer."""
+    for listener in istio.dump()["configs"]:
+        for one in listener.get("dynamic_listeners", []):
+            for chain in one.get("active_state", {}).get("listener", {}).get("filter_chains", []):
+                for item in chain["filters"]:
+                    for filtered in item["typed_config"].get("http_filters", []):
+                        if filtered["name"] == "envoy.filters.http.ext_authz":
+                            config = filtered["typed_config"]
+                            code = config.get("status_on_error", {}).get("code", 0)
+                            number = {"ServiceUnavailable": 503, "Forbidden": 403}.get(code, code)
+                            return config.get("failure_mode_allow", False), number
+    return False, -1
 
 
 def served(gateway: Gateway) -> None:

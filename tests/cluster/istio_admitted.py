@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import build
 import yaml
 from istio_holes import patched
 from istio_site import README, SOURCE, Istio
@@ -9,7 +10,8 @@ from programs import ROOT, Failed
 
 # Values of Helm's charts, which the API server does not see.
 VALUES = ("istiod.yaml", "gateway-values.yaml")
-CRDS = "sigs.k8s.io/gateway-api"
+GATEWAYS = "gateways.gateway.networking.k8s.io"
+CRD = "config/crd/standard/gateway.networking.k8s.io_gateways.yaml"
 
 
 def first(items: list[dict], kind: str) -> dict:
@@ -71,7 +73,18 @@ BROKEN = {
 }
 
 
+def define_gateways(istio: Istio) -> None:
+    """Installs the Gateway of the Gateway API, of which a waypoint is one, if it is not there."""
+    known = istio.system.list_names("customresourcedefinitions")
+    if f"customresourcedefinition.apiextensions.k8s.io/{GATEWAYS}" not in known:
+        file = build.module("istio", "sigs.k8s.io/gateway-api") / CRD
+        istio.system.kubectl("apply", "--server-side", "-f", str(file))
+        condition = "--for=condition=Established"
+        istio.system.kubectl("wait", condition, f"customresourcedefinition/{GATEWAYS}")
+
+
 def show(istio: Istio) -> None:
+    define_gateways(istio)
     names = {file.name for file in SOURCE.glob("*.yaml")} - set(VALUES)
     if names != BROKEN.keys():
         raise Failed(f"these files have no broken copy, or are none: {names ^ BROKEN.keys()}")

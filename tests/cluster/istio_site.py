@@ -78,6 +78,9 @@ class Istio:
         names = {f"namespace/{space.name}" for space in (self.system, self.ingress, self.team)}
         until("Istio is gone", lambda: not names & self.system.list_names("namespaces"))
 
+    def state(self) -> str:
+        return f"{self.system.state()}\n{self.ingress.state()}"
+
     def certificates(self) -> dict:
         """Makes the certificate of patgate's port, and returns the chart's values about it."""
         authority = Authority("patgate")

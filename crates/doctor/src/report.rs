@@ -13,7 +13,7 @@ use crate::{
     releases,
     routes::Line,
     rules::{Finding, Place, Severity},
-    view::Context,
+    view::{Context, connections_are_asked},
 };
 
 /// What was found in the configuration of one Envoy.
@@ -190,6 +190,9 @@ fn elsewhere(context: &Context<'_>) -> Vec<Unjudged> {
     for listener in &context.proxy.listeners {
         for chain in &listener.chains {
             let Kind::Tcp(clusters) = &chain.kind else { continue };
+            if connections_are_asked(&chain.config, &context.authorizers) {
+                continue;
+            }
             let open = clusters.iter().filter_map(|name| context.proxy.clusters.get(name));
             for cluster in open.filter(|cluster| cluster.discovery() == "ORIGINAL_DST") {
                 unjudged.push(Unjudged {

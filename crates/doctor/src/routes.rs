@@ -10,7 +10,7 @@ use crate::{
     model::{Host, Kind, Route, Target},
     rules::matches_all,
     value::{Read, entries},
-    view::{Asked, Context, Fate, Unasked, View},
+    view::{Asked, Context, Fate, Unasked, View, connections_are_asked},
 };
 
 /// What happens to the requests of one route, or to those of none.
@@ -58,6 +58,16 @@ pub(crate) fn list(context: &Context<'_>) -> Vec<Line> {
                 unasked: "-".to_owned(),
             };
             match &chain.kind {
+                Kind::Tcp(clusters)
+                    if connections_are_asked(&chain.config, &context.authorizers) =>
+                {
+                    lines.push(Line {
+                        leads_to: clusters.join(", "),
+                        asked: "yes, and refused: a connection has no token".to_owned(),
+                        unasked: "nothing".to_owned(),
+                        ..blank()
+                    });
+                }
                 Kind::Tcp(clusters) => lines.push(Line {
                     leads_to: clusters.join(", "),
                     unasked: "everything: connections are passed on as they are".to_owned(),

@@ -4,6 +4,8 @@
 mod asked;
 mod bodies;
 
+pub(crate) use asked::connections_are_asked;
+
 use std::collections::BTreeSet;
 
 use serde_json::Value;

@@ -4,7 +4,7 @@ use super::{Found, Place, Rule, Severity, each, everywhere};
 use crate::{
     model::{Host, Kind, Route, Target},
     value::Read,
-    view::{Asked, Context, Fate, Unasked, View},
+    view::{Asked, Context, Fate, Unasked, View, connections_are_asked},
 };
 
 pub(super) const RULES: &[Rule] = &[
@@ -148,7 +148,9 @@ fn chain(context: &Context<'_>, found: &mut Found) {
                 chain: Some(chain.name.clone()),
                 ..Place::default()
             };
-            if let Kind::Tcp(clusters) = &chain.kind {
+            if let Kind::Tcp(clusters) = &chain.kind
+                && !connections_are_asked(&chain.config, &context.authorizers)
+            {
                 for name in clusters.iter().filter(|name| context.is_protected(name)) {
                     found.add(place.clone(), format!("connections go to the cluster {name}"));
                 }

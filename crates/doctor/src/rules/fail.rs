@@ -276,6 +276,14 @@ fn health(context: &Context<'_>, found: &mut Found) {
                 found.add(place.clone(), "the health check is not by gRPC");
                 continue;
             }
+            let authority = check.text("grpc_health_check/authority").unwrap_or_default();
+            if authority.is_empty() && cluster.name.contains('|') {
+                let what = format!(
+                    "the health check has no `authority` and sends the name {}, which an HTTP/2 server refuses, so every replica counts as unhealthy",
+                    cluster.name
+                );
+                found.at(Severity::Medium, place.clone(), what);
+            }
             let service = check.text("grpc_health_check/service_name").unwrap_or_default();
             if !["", "envoy.service.auth.v3.Authorization"].contains(&service) {
                 let what = format!(

@@ -4,11 +4,11 @@ use serde_json::Value;
 
 use super::{Asked, Asker, Unasked, View};
 use crate::{
-    authorizer,
+    authorizer::{self, Authorizers},
     guard::{always, permission},
     matcher::matches,
     model::{Host, Route},
-    value::{Read, entries},
+    value::{Read, entries, unwrapped},
 };
 
 impl View<'_> {
@@ -93,37 +93,11 @@ impl View<'_> {
     /// A condition on what the shadow rules of an RBAC filter leave, as Istio writes it: `None` if it is
     /// another one, `Some(None)` if the rules cover every request, otherwise the rules.
     fn by_shadow_rules(&self, asker: &Asker<'_>, condition: &Value) -> Option<Option<String>> {
-        let key = condition.text("path/0/key")?;
-        let value = condition.at("value/string_match");
-        let of_rbac = condition.text("filter") == Some("envoy.filters.http.rbac");
-        if !of_rbac || condition.is_on("invert") || value.is_null() {
+        if condition.text("filter") != Some("envoy.filters.http.rbac") {
             return None;
         }
-        let before = self.http.filters[..asker.at]
-            .iter()
-            .filter(|filter| filter.kind() == "RBAC" && !filter.disabled);
-        let mut found = None;
-        for rbac in before.filter(|filter| filter.config.has("shadow_rules")) {
-            let prefix = rbac.config.text("shadow_rules_stat_prefix").unwrap_or_default();
-            if key != format!("{prefix}shadow_effective_policy_id") {
-                continue;
-            }
-            let policies = entries(rbac.config.at("shadow_rules/policies"));
-            let named = policies.filter(|(name, _)| matches(value, name));
-            let mut rules = Vec::new();
-            for (_, policy) in named {
-                let everyone = policy.list("principals").iter().any(always);
-                if everyone && policy.list("permissions").iter().any(always) {
-                    return Some(None);
-                }
-                rules.extend(policy.list("permissions").iter().map(permission));
-                if !everyone {
-                    rules.push("only for some callers".to_owned());
-                }
-            }
-            found = Some(Some(rules.join(" or ")));
-        }
-        found
+        let before = self.http.filters[..asker.at].iter().filter(|filter| !filter.disabled);
+        covered(before.map(|filter| &filter.config), condition)
     }
 
     /// The service that a route's settings name in place of patgate.
@@ -146,4 +120,56 @@ impl View<'_> {
             None => second.filter.disabled,
         }
     }
+}
+
+/// What the shadow rules of the RBAC filters among `before` cover, if `condition` is on them.
+fn covered<'a>(
+    before: impl Iterator<Item = &'a Value>,
+    condition: &Value,
+) -> Option<Option<String>> {
+    let key = condition.text("path/0/key")?;
+    let value = condition.at("value/string_match");
+    if condition.is_on("invert") || value.is_null() {
+        return None;
+    }
+    let mut found = None;
+    for rbac in before.filter(|rbac| rbac.type_name() == "RBAC" && rbac.has("shadow_rules")) {
+        let prefix = rbac.text("shadow_rules_stat_prefix").unwrap_or_default();
+        if key != format!("{prefix}shadow_effective_policy_id") {
+            continue;
+        }
+        let policies = entries(rbac.at("shadow_rules/policies"));
+        let named = policies.filter(|(name, _)| matches(value, name));
+        let mut rules = Vec::new();
+        for (_, policy) in named {
+            let everyone = policy.list("principals").iter().any(always);
+            if everyone && policy.list("permissions").iter().any(always) {
+                return Some(None);
+            }
+            rules.extend(policy.list("permissions").iter().map(permission));
+            if !everyone {
+                rules.push("only for some callers".to_owned());
+            }
+        }
+        found = Some(Some(rules.join(" or ")));
+    }
+    found
+}
+
+/// Whether patgate is asked about each connection of a chain without HTTP, and so refuses it: Istio
+/// puts such a filter there for an AuthorizationPolicy with the action CUSTOM. A connection has no
+/// token.
+pub(crate) fn connections_are_asked(chain: &Value, authorizers: &Authorizers) -> bool {
+    let filters: Vec<_> =
+        chain.list("filters").iter().map(|filter| unwrapped(filter.at("typed_config"))).collect();
+    filters.iter().enumerate().any(|(at, filter)| {
+        let condition = filter.at("filter_enabled_metadata");
+        let always = condition.is_null()
+            || condition.text("filter") == Some("envoy.filters.network.rbac")
+                && covered(filters[..at].iter(), condition) == Some(None);
+        filter.type_name() == "ExtAuthz"
+            && !filter.is_on("failure_mode_allow")
+            && authorizer::service(filter).is_some_and(|it| authorizers.services.contains_key(it))
+            && always
+    })
 }

@@ -213,6 +213,16 @@ class Istio:
         command = ["exec", self.pod(), "-c", "istio-proxy", "--", f"{WORKLOAD}", "get", url]
         return json.loads(self.ingress.kubectl(*command).stdout)["body"]
 
+    def add_provider(self, name: str, **fields) -> None:
+        """Adds a provider that is the shipped one except for these fields."""
+        config = self.system.get("configmap", "istio")
+        mesh = yaml.safe_load(config["data"]["mesh"])
+        [shipped] = mesh["extensionProviders"]
+        added = {"name": name, "envoyExtAuthzGrpc": shipped["envoyExtAuthzGrpc"] | fields}
+        mesh["extensionProviders"] = [shipped, added]
+        data = config["data"] | {"mesh": yaml.safe_dump(mesh, sort_keys=False)}
+        self.system.apply({**named("v1", "ConfigMap", "istio"), "data": data})
+
     def dump(self) -> dict:
         return json.loads(self.admin("config_dump?include_eds"))
 

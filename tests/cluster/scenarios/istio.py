@@ -7,6 +7,7 @@ import cases
 import istio_admitted
 import istio_failures
 import istio_holes
+import istio_sidecar
 import istio_teams
 import yaml
 from cases import Case, Gateway
@@ -25,7 +26,7 @@ def run(site: Site) -> None:
     istio.remove()
     istio.await_removed()
     try:
-        install(site, istio)
+        values = install(site, istio)
         sound(istio)
         istio_admitted.same_as_envoy(istio)
         istio_admitted.show(istio)
@@ -40,6 +41,7 @@ def run(site: Site) -> None:
         istio_admitted.misspelled(istio)
         istio_teams.show(istio, gateway)
         istio_failures.show(site, istio, gateway)
+        istio_sidecar.show(site, istio, values)
     except Failed:
         site.say(istio.state())
         raise
@@ -48,18 +50,19 @@ def run(site: Site) -> None:
             istio.remove()
 
 
-def install(site: Site, istio: Istio) -> None:
-    """Follows the README, with two backends."""
+def install(site: Site, istio: Istio) -> dict:
+    """Follows the README, with two backends, and returns the values of patgate's chart."""
     site.prepare()
     istio.install()
     added = helm.merged(istio.certificates(), {"settings": {"mode": "per-domain"}})
-    values = site.values()
-    site.install("4", helm.merged(values, added))
+    values = helm.merged(site.values(), added)
+    site.install("4", values)
     site.backend("backend", "model-acme")
     site.backend("beta", "model-beta")
     cases.populate(site)
     istio.gateway()
     istio.backend("model-beta", "beta")
+    return values
 
 
 def sound(istio: Istio) -> None:

@@ -122,12 +122,14 @@ def started(site: Site, istio: Istio, space: Namespace) -> None:
         "defaultEndpoint": "127.0.0.1:8001",
         "captureMode": "NONE",
     }
+    # Without interception, Envoy opens a port for each service that the pod may call.
+    authorizer = f"{site.space.name}/{site.host('patgate-clusterip')}"
     sidecar = {
         **named("networking.istio.io/v1", "Sidecar", "model"),
         "spec": {
             "workloadSelector": {"labels": {"app": "model-acme"}},
             "ingress": [ingress],
-            "egress": [{"hosts": ["*/*"]}],
+            "egress": [{"hosts": [authorizer]}],
         },
     }
     ports = [{"name": "http", "port": PORT}]

@@ -40,6 +40,7 @@ SCENARIOS = {
     "mesh": (
         "envoy_gateway",
         "istio",
+        "routes",
     ),
 }
 

@@ -183,6 +183,7 @@ fn main() -> ExitCode {
         routes::a_domain_is_served_without_a_restart,
         routes::nothing_is_removed_without_an_answer,
         routes::two_replicas_share_a_folder,
+        routes::a_dead_keeper_ends_the_process,
         routes::an_export_is_the_same_each_time,
         cli::audit::each_change_is_recorded_once,
         cli::audit::the_record_can_be_searched,

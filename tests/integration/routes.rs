@@ -11,7 +11,10 @@ use patgate_testing::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{Replica, Suite, Token, World, cli::Cli, envoy::patient, fleet::MODELS};
+use crate::{
+    supervision::OF_SYNC,
+    support::{Replica, Suite, Token, World, cli::Cli, envoy::patient, fleet::MODELS},
+};
 
 /// The login that may read where backends are, and nothing else.
 const LOGIN: &str = "router";
@@ -55,9 +58,14 @@ impl<'s> Folder<'s> {
     }
 
     fn sync(&self, settings: &[&str]) -> Server {
+        self.start(settings, &[])
+    }
+
+    fn start(&self, settings: &[&str], variables: &[(&str, &str)]) -> Server {
         let login = format!("postgres.url={}", self.world.url(LOGIN, self.world.port));
         let here = [&login, HERE, "routes.listen=127.0.0.1:0"];
-        let env = self.world.environment(&[&here, settings].concat());
+        let mut env = self.world.environment(&[&here, settings].concat());
+        env.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let program = env!("CARGO_BIN_EXE_patgate");
         let argv = json!([program, "sync", "--for", "envoy", "--dir", self.path]);
         let arguments = json!({ "argv": argv, "name": "sync", "env": env });
@@ -242,6 +250,21 @@ pub(crate) async fn two_replicas_share_a_folder(suite: Arc<Suite>) {
     eventually("the second one to lead", leads).await;
     folder.cli.ok("backend create third --url http://127.0.0.1:8003 --kind vllm");
     folder.holds(&["model-acme", "model-beta", "third"]).await;
+}
+
+/// Without it, the process would go on and say that all is well.
+pub(crate) async fn a_dead_keeper_ends_the_process(suite: Arc<Suite>) {
+    let folder = Folder::prepare(&suite).await;
+    let call = folder.path.join("call");
+    let panics = [("TEST_PANIC_IN", OF_SYNC), ("TEST_PANIC_WHEN", call.to_str().unwrap())];
+    let sync = folder.start(&[], &panics);
+    let page = page_of(&sync).await;
+    eventually("sync to be ready", async || ready(page).await).await;
+    fs::write(&call, "").unwrap();
+    assert_eq!(suite.stack.exit_code(&sync).await, json!(1));
+    let log = fs::read_to_string(&sync.log).unwrap();
+    let told = format!("patgate: the {OF_SYNC} panicked; this is a bug in patgate");
+    assert!(log.lines().any(|line| line.starts_with(&told)), "{log}");
 }
 
 pub(crate) async fn an_export_is_the_same_each_time(suite: Arc<Suite>) {

@@ -8,6 +8,7 @@ import cases
 import envoy_gateway_holes
 import envoy_gateway_manifests
 import envoy_gateway_teams
+import synced
 import yaml
 from cases import Case, Gateway
 from disturb import SERVE
@@ -37,6 +38,8 @@ def run(site: Site) -> None:
         Gateway(site, f"{made.host}:443", tls=True).expect(table[:12])
         step(site, "the doctor")
         sound(made)
+        step(site, "patgate sync")
+        synced.show(site, plain, "envoy-gateway", site.space)
         step(site, "a rollout")
         rollout(made, plain, table)
         step(site, "application teams")

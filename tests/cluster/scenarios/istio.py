@@ -9,6 +9,7 @@ import istio_failures
 import istio_holes
 import istio_sidecar
 import istio_teams
+import synced
 import yaml
 from cases import Case, Gateway
 from istio_site import GATEWAY, Istio
@@ -36,6 +37,7 @@ def run(site: Site) -> None:
         name = f"{GATEWAY}.{istio.ingress.name}.svc.cluster.local"
         gateway = Gateway(site, f"{name}:80")
         served(site, istio, gateway, Gateway(site, f"{name}:443", tls=True))
+        synced.show(site, gateway, "istio", istio.ingress)
         order(istio, gateway)
         istio_holes.show(istio, gateway)
         istio_admitted.misspelled(istio)

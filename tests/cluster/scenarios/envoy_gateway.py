@@ -177,7 +177,7 @@ def without_patches(made: EnvoyGateway, gateway: Gateway, table: list[Case]) -> 
     try:
         await_served(gateway)
         read = [case for case in table if case.token == "one-model" and case.model]
-        unread = [replace(case, status=(403, 413), backend="") for case in read]
+        unread = [replace(case, status=(400,), backend="", says="invalid_body") for case in read]
         rest = [
             case
             for case in table

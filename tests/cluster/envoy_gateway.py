@@ -46,6 +46,8 @@ CLUSTER_WIDE = (
     "gatewayclass/patgate",
     "validatingadmissionpolicy/patgate-routes-stay-closed",
     "validatingadmissionpolicybinding/patgate-routes-stay-closed",
+    "validatingadmissionpolicy/patgate-endpoints-are-addresses",
+    "validatingadmissionpolicybinding/patgate-endpoints-are-addresses",
 )
 
 

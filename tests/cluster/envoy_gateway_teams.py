@@ -233,8 +233,8 @@ def tried(space: Namespace, item: dict) -> str:
     return ""
 
 
-def denied(space: Namespace, item: dict) -> bool:
-    return "patgate-routes-stay-closed" in tried(space, item)
+def denied(space: Namespace, item: dict, by: str = BINDING[1]) -> bool:
+    return by in tried(space, item)
 
 
 @contextlib.contextmanager
@@ -267,6 +267,7 @@ def forbidden(team: Team) -> dict[str, dict]:
         "name": "gateway",
     }
     upgrade = [{"type": "connect"}]
+    proxy = {"group": "gateway.envoyproxy.io", "kind": "EnvoyProxy", "name": "any"}
     return {
         "SecurityPolicy, empty": team.policy("empty-one"),
         "SecurityPolicy, CORS": team.policy(
@@ -290,7 +291,35 @@ def forbidden(team: Team) -> dict[str, dict]:
         "BackendTrafficPolicy, CONNECT": team.policy(
             "tunnel", kind="BackendTrafficPolicy", httpUpgrade=upgrade
         ),
+        "EnvoyProxy": {**named(POLICY, "EnvoyProxy", "pods"), "spec": {}},
+        "Gateway, EnvoyProxy": own_gateway("proxied", infrastructure={"parametersRef": proxy}),
+        "Gateway, the platform's class": own_gateway("ours", gatewayClassName="patgate"),
+        "Gateway, address": own_gateway("taken", addresses=[{"value": "10.20.0.7"}]),
+        "Gateway, address of a type": own_gateway(
+            "typed", addresses=[{"type": "IPAddress", "value": "2001:db8::7"}]
+        ),
+        "HTTPRouteFilter, empty substitution": rewriting("empty-rewrite", ""),
     }
+
+
+def own_gateway(name: str, **spec) -> dict:
+    """A Gateway of a team's, which is not that of the platform."""
+    listener = {"name": "http", "protocol": "HTTP", "port": 80}
+    spec = {"gatewayClassName": "apps", "listeners": [listener], **spec}
+    return {**named(ROUTE, "Gateway", name), "spec": spec}
+
+
+def rewriting(name: str, substitution: str) -> dict:
+    replaced = {"pattern": "^/proxy/", "substitution": substitution}
+    path = {"type": "ReplaceRegexMatch", "replaceRegexMatch": replaced}
+    return {**named(POLICY, "HTTPRouteFilter", name), "spec": {"urlRewrite": {"path": path}}}
+
+
+def endpoints(address_type: str, address: str) -> dict:
+    item = named("discovery.k8s.io/v1", "EndpointSlice", "leads-astray")
+    ports = [{"name": "", "port": 19000, "protocol": "TCP"}]
+    item |= {"addressType": address_type, "ports": ports, "endpoints": [{"addresses": [address]}]}
+    return item
 
 
 def second_lock(made: EnvoyGateway, team: Team) -> None:
@@ -310,11 +339,23 @@ def second_lock(made: EnvoyGateway, team: Team) -> None:
         ),
         "ClientTrafficPolicy": team.policy("fine", kind="ClientTrafficPolicy", of="Gateway"),
         "HTTPRoute": team.route("fine"),
+        "Gateway": own_gateway("fine"),
+        "Gateway with a host": own_gateway(
+            "fine", addresses=[{"type": "Hostname", "value": "apps.example.org"}]
+        ),
+        "HTTPRouteFilter": rewriting("fine", "/"),
+        "EndpointSlice": endpoints("IPv4", "10.20.0.7"),
     }
     for what, item in permitted.items():
         if why := tried(team.space, item):
             raise Failed(f"admission has refused: {what}: {why}")
-    made.site.say(f"  {len(forbidden(team))} objects are refused, {len(permitted)} accepted")
+    # Its policy has no exceptions.
+    astray = endpoints("FQDN", "loopback.example.org")
+    if not denied(team.space, astray, "patgate-endpoints-are-addresses"):
+        raise Failed("admission has not refused an EndpointSlice with a name")
+    if why := tried(made.space, astray):
+        raise Failed(f"the platform may not write an EndpointSlice with a name: {why}")
+    made.site.say(f"  {len(forbidden(team)) + 1} objects are refused, {len(permitted)} accepted")
 
 
 def exceptions(made: EnvoyGateway, team: Team) -> None:

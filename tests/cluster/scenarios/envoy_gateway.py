@@ -157,6 +157,12 @@ def rollout(made: EnvoyGateway, gateway: Gateway, table: list[Case]) -> None:
     shadow = [replace(case, asked=case.asked and case.path) for case in shadow]
     until("shadow", lambda: not gateway.faults(shadow[:1]))
     gateway.expect(shadow + served(site))
+    # The service of before is the backend of acme, which must not get what patgate has allowed.
+    unrouted = [replace(served(site)[0], status=(503,), backend="", says="backend_unavailable")]
+    with made.without(("HTTPRoute", "model-acme"), ("BackendTrafficPolicy", "model-acme")):
+        until("its route is gone", lambda: not gateway.faults(unrouted))
+        gateway.expect(unrouted + shadow + served(site)[1:])
+    await_served(gateway)
     made.apply(made.object("HTTPRoute", "patgate-undecided"))
     made.apply(made.object("EnvoyPatchPolicy", "patgate-undecided"))
     closed = [replace(shadow[0], status=(503,), backend="")]

@@ -78,6 +78,7 @@ class Case:
     # How long the body is about, in bytes, and whether the model is its last member.
     length: int = 0
     last: bool = False
+    host: str = HOST
     http: tuple[int, ...] = (1, 2)
     # The expectation: one of these statuses.
     status: tuple[int, ...] = (200,)
@@ -86,6 +87,8 @@ class Case:
     may: str = ""
     # The path at the backend.
     asked: str = ""
+    # The host at the backend.
+    called: str = ""
     # Headers at the backend; `None` for those that must not be there.
     seen: dict[str, str | None] = field(default_factory=dict)
     # What the body of the answer must contain.
@@ -129,6 +132,8 @@ class Case:
         else:
             if self.asked and echo["path"] != self.asked:
                 return f"the backend was asked for {echo['path']}, expected {self.asked}"
+            if self.called and echo["host"] != self.called:
+                return f"the backend was called {echo['host']}, expected {self.called}"
             for name, value in self.seen.items():
                 if echo["headers"].get(name) != value:
                     found = "other than expected" if name in echo["headers"] else "missing"
@@ -166,8 +171,9 @@ def populate(site: Site) -> None:
     site.add_token("beta", (site.folder / "beta").read_text().strip())
 
 
-def table(site: Site, longest: int) -> Iterator[Case]:
-    """Yields the cases. `longest` is the longest body that the manifests let patgate see."""
+def table(site: Site, longest: int, called: str = "") -> Iterator[Case]:
+    """Yields the cases. `longest` is the longest body that the manifests let patgate see, and
+    `called` the host that the backend of acme gets, if the manifests choose it."""
     ada = {
         "x-user-id": site.user,
         "x-domain-slug": "acme",
@@ -200,6 +206,10 @@ def table(site: Site, longest: int) -> Iterator[Case]:
         path="/proxy/acme/openai/deployments/m-2/chat/completions?api-version=2024-10-21",
     )
     yield replace(acme, name="Ollama's form", path="/proxy/acme/api/tags", asked="/api/tags")
+    # By the host, a proxy before several services would choose who gets the credential.
+    if called:
+        mine = {"host": "mine.example.org", "seen": ada | {"x-forwarded-host": None}}
+        yield replace(acme, name="a client's host", called=called, **mine)
 
     denied = Case("", status=(401,))
     yield replace(denied, name="no token", says="missing_credential")

@@ -113,8 +113,10 @@ def broken(item: dict) -> None:
             spec["endpoints"][0]["ip"] = {"address": "10.0.0.1", "port": 1}
             spec["endpoints"][0]["unix"] = {"path": "/a"}
         case "HTTPRouteFilter":
-            if "urlRewrite" in spec:
+            if "path" in spec.get("urlRewrite", {}):
                 del spec["urlRewrite"]["path"]["replaceRegexMatch"]
+            elif "urlRewrite" in spec:
+                spec["urlRewrite"]["hostname"]["type"] = "Header"
             else:
                 spec["directResponse"]["body"] = {"type": "ValueRef"}
         case "BackendTLSPolicy":

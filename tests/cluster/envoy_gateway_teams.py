@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import yaml
 from cases import CHAT, Case, Gateway
@@ -14,14 +14,6 @@ POLICY = "gateway.envoyproxy.io/v1alpha1"
 ROUTE = "gateway.networking.k8s.io/v1"
 DOMAIN = "apps.example.org"
 BINDING = ("ValidatingAdmissionPolicyBinding", "patgate-routes-stay-closed")
-
-
-@dataclass(frozen=True)
-class Hosted(Case):
-    host: str = ""
-
-    def sent(self, *arguments, **more) -> dict:
-        return super().sent(*arguments, **more) | {"host": self.host}
 
 
 class Team:
@@ -95,14 +87,14 @@ class Team:
 
     # Requests.
 
-    def asks(self, name: str, **more) -> Hosted:
-        return Hosted(name, host=f"{name}.{DOMAIN}", http=(1,), **more)
+    def asks(self, name: str, **more) -> Case:
+        return Case(name, host=f"{name}.{DOMAIN}", http=(1,), **more)
 
-    def refused(self, name: str, **more) -> Hosted:
+    def refused(self, name: str, **more) -> Case:
         """Nobody's request, which the guard answers."""
         return self.asks(name, status=(503,), says='"unavailable"', **more)
 
-    def open(self, name: str, **more) -> Hosted:
+    def open(self, name: str, **more) -> Case:
         """Nobody's request, which the model answers."""
         return self.asks(name, backend="model-acme", **more)
 

@@ -29,13 +29,14 @@ def run(site: Site) -> None:
     try:
         install(made)
         plain = Gateway(site, f"{made.host}:80")
-        table = list(cases.table(site, LONGEST))
+        table = list(cases.table(site, LONGEST, site.host("model-acme")))
         await_served(plain)
         step(site, "the API server")
         envoy_gateway_manifests.admitted(made)
         step(site, "the table of cases")
         plain.expect([case for case in table if not case.name.startswith("shadow")])
         Gateway(site, f"{made.host}:443", tls=True).expect(table[:12])
+        hosts(made, plain)
         step(site, "the doctor")
         sound(made)
         step(site, "patgate sync")
@@ -92,6 +93,37 @@ def served(site: Site) -> list[Case]:
 
 def await_served(gateway: Gateway) -> None:
     until("both domains are served", lambda: not gateway.faults(served(gateway.site)))
+
+
+def hosts(made: EnvoyGateway, gateway: Gateway) -> None:
+    """Each route to a backend gives it a host of its own, and a Backend with an address has one."""
+    routes = [
+        route["route"]
+        for part in made.dump()["configs"]
+        for config in part.get("dynamic_route_configs", [])
+        for host in config["route_config"]["virtual_hosts"]
+        for route in host["routes"]
+        if "/model-acme/" in route["name"]
+    ]
+    wrong = [
+        route
+        for route in routes
+        if not route.get("auto_host_rewrite") or route.get("append_x_forwarded_host")
+    ]
+    # Of each listener: for Azure's clients, for the others, and two of the rule `surface`.
+    if wrong or len(routes) != 8:
+        raise Failed(f"of {len(routes)} routes, some let the client choose the host: {wrong}")
+    pod = made.space.get("pod", "backend")
+    address = {"address": pod["status"]["podIP"], "port": 8001}
+
+    def by_address(spec: dict) -> None:
+        spec["endpoints"] = [{"hostname": "named.example.org", "ip": address}]
+
+    [acme, _, _] = served(made.site)
+    named = replace(acme, host="mine.example.org", called="named.example.org")
+    with made.changed("Backend", "model-acme", by_address):
+        until("a Backend with an address has a host", lambda: not gateway.faults([named]))
+    await_served(gateway)
 
 
 def sound(made: EnvoyGateway) -> None:

@@ -14,6 +14,7 @@ type Echo struct {
 	Backend string            `json:"backend"`
 	Method  string            `json:"method"`
 	Path    string            `json:"path"`
+	Host    string            `json:"host"`
 	Body    int64             `json:"body"`
 	Headers map[string]string `json:"headers"`
 }
@@ -42,7 +43,7 @@ func backend(address, name string) error {
 		if milliseconds, err := strconv.Atoi(r.Header.Get(takes)); err == nil {
 			time.Sleep(time.Duration(milliseconds) * time.Millisecond)
 		}
-		echo := Echo{name, r.Method, r.URL.Path, length, map[string]string{}}
+		echo := Echo{name, r.Method, r.URL.Path, r.Host, length, map[string]string{}}
 		for _, header := range shown {
 			if values := r.Header.Values(header); len(values) > 0 {
 				echo.Headers[header] = strings.Join(values, ",")

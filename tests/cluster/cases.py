@@ -78,7 +78,6 @@ class Case:
     # How long the body is about, in bytes, and whether the model is its last member.
     length: int = 0
     last: bool = False
-    host: str = HOST
     http: tuple[int, ...] = (1, 2)
     # The expectation: one of these statuses.
     status: tuple[int, ...] = (200,)

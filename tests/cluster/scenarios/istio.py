@@ -82,7 +82,8 @@ def sound(istio: Istio) -> None:
 
 
 def served(site: Site, istio: Istio, plain: Gateway, tls: Gateway) -> None:
-    table = list(cases.table(site, LONGEST))
+    called = f"{site.host('backend')}:8001"
+    table = list(cases.table(site, LONGEST, called))
     shadow = [case for case in table if case.name.startswith("shadow")]
     table = [case for case in table if case not in shadow]
     plain.expect(table)

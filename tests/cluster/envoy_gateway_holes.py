@@ -48,6 +48,7 @@ def show(made: EnvoyGateway, gateway: Gateway) -> None:
             if wrong:
                 raise Failed("\n".join(wrong))
         unpatched(made, team, gateway)
+        misplaced(made, team, gateway)
     finally:
         team.space.delete()
 
@@ -255,3 +256,35 @@ def unpatched(made: EnvoyGateway, team: Team, gateway: Gateway) -> None:
 
         until("the doctor says so", named, 60, every=1)
         made.site.say(f"  a listener without patches: {', '.join(sorted(rules))}")
+
+
+def misplaced(made: EnvoyGateway, team: Team, gateway: Gateway) -> None:
+    """Listeners on one port have the name of the first, so one before `http` takes its patches."""
+
+    def edit(spec: dict) -> None:
+        names = {"name": "first", "protocol": "HTTP", "port": 80, "hostname": "*.apps.example.org"}
+        spec["listeners"].insert(0, names | {"allowedRoutes": {"namespaces": {"from": "All"}}})
+
+    early = team.route("early")
+    early["spec"]["parentRefs"] = [team.parent("first")]
+    with without_admission(made, team):
+        team.apply(early, team.policy("early"))
+    with made.changed("Gateway", "gateway", edit):
+        until("it is open", lambda: not gateway.faults([team.open("early")]))
+        until("the state of the guard", lambda: not in_force(made, "patgate-guard"))
+        found = {(rule, "gateway/first" in place) for rule, _, place in made.findings()}
+        if ("PG-ASK-CHAIN", True) not in found and ("PG-GUARD-NONE", True) not in found:
+            raise Failed(f"the doctor does not say that a port has no guard: {found}")
+    # Their name leads to patgate's own listener again.
+    asked = team.asks("early", status=(401,))
+    until(
+        "patgate is asked", lambda: not gateway.faults([asked]) and in_force(made, "patgate-guard")
+    )
+    made.site.say("  a listener before those that are patched: open, and the guard says so")
+
+
+def in_force(made: EnvoyGateway, name: str) -> bool:
+    """Whether a patch has found all its places, as the README asks."""
+    [ancestor] = made.space.get("envoypatchpolicy", name)["status"]["ancestors"]
+    [state] = [one for one in ancestor["conditions"] if one["type"] == "Programmed"]
+    return state["status"] == "True"

@@ -1,4 +1,7 @@
-"""What an application team that shares the Gateway tries in order to be open, and what stops it."""
+"""What an application team that shares the Gateway tries in order to be open, and what stops it.
+
+It has a listener of patgate's Gateway, of which the README warns: nothing stops its routes from
+getting what patgate has allowed."""
 
 import contextlib
 from collections.abc import Iterator
@@ -29,7 +32,7 @@ class Team:
 
     @contextlib.contextmanager
     def listeners(self) -> Iterator[None]:
-        """Adds what the platform may grant a team: names of its own, and a port for TCP."""
+        """Adds what the platform should not grant a team: names of its own, and a port for TCP."""
         granted = {"from": "Selector", "selector": {"matchLabels": {"gateway-routes": "allowed"}}}
 
         def allowed(*kinds: str) -> dict:
@@ -182,7 +185,10 @@ def first_lock(team: Team, gateway: Gateway) -> None:
     everything += [replace(case, token="revoked") for case in closed]
     path = "/proxy/acme/v1/models"
     for name in ("inherits", "merges"):
-        asked = team.asks(name, token="good", backend="model-acme", asked=path)
+        # This is what the README warns of: their route gets the identity of a member of acme, and
+        # would get the credential of its backend.
+        taken = {"x-user-id": team.site.user, "x-upstream-cluster": "model-acme"}
+        asked = team.asks(name, token="good", backend="model-acme", asked=path, seen=taken)
         until(f"their route {name}", lambda asked=asked: not gateway.faults([asked]))
         everything += [asked, team.asks(name, status=(401,))]
     acme = Case("nobody's longer route", token="good", backend="model-acme", asked="/v1/models")

@@ -30,6 +30,8 @@ pub struct RouteSync {
     pub allow_empty: bool,
     /// Whether one round is enough.
     pub once: bool,
+    /// Whether objects of another installation are taken over.
+    pub adopt: bool,
 }
 
 /// Runs `patgate sync` until SIGTERM or SIGINT, or for one round.
@@ -48,7 +50,8 @@ pub async fn sync_routes(config: Config, asked: RouteSync) -> Result<(), Error> 
         Some(folder) => Sink::Folder(Folder::new(&folder, asked.target, asked.allow_empty)),
         None => {
             let postgres = config.postgres.clone();
-            let cluster = Cluster::connect(asked.target, asked.allow_empty, postgres).await?;
+            let mut cluster = Cluster::connect(asked.target, asked.allow_empty, postgres).await?;
+            cluster.adopt = asked.adopt;
             Sink::Cluster(Box::new(cluster))
         }
     };

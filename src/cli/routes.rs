@@ -47,6 +47,10 @@ pub(super) struct Sync {
     /// Ends after one round, with an error if it failed
     #[arg(long)]
     once: bool,
+    /// Takes over the objects of another installation, such as that from whose dump the database was
+    /// restored: they are changed or deleted as if they were its own
+    #[arg(long, requires = "once", conflicts_with = "dir")]
+    adopt: bool,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -85,6 +89,8 @@ fn target(gateway: Gateway, settings: &RouteSettings) -> Target {
         gateway_name: settings.gateway.clone().unwrap_or_else(|| usual.to_owned()),
         listeners: settings.listeners.clone(),
         instance: settings.instance.clone(),
+        // The database says it.
+        installation: String::new(),
         authorities: settings.authorities.clone(),
     }
 }
@@ -100,7 +106,7 @@ fn named_namespace(target: &Target) -> Result<(), UsageError> {
 
 pub(super) async fn export(session: &Session, arguments: &Export) -> anyhow::Result<()> {
     let config = session.config(ConfigPurpose::Admin)?;
-    let target = target(arguments.gateway.gateway(), &config.routes);
+    let mut target = target(arguments.gateway.gateway(), &config.routes);
     named_namespace(&target)?;
     let pool = postgres::connect(&config.postgres).await?;
     let checked = postgres::check(&pool).await;
@@ -108,6 +114,8 @@ pub(super) async fn export(session: &Session, arguments: &Export) -> anyhow::Res
     checked?;
     let mut reader = BackendReader::new(config.postgres.clone());
     let described = reader.read().await;
+    target.installation =
+        reader.installation().map(|installation| installation.to_string()).unwrap_or_default();
     reader.close().await;
     let plan = Plan::of(&described?, &config.routes.rules);
     for Refused { name, reason } in plan.refused() {
@@ -132,7 +140,7 @@ impl Sync {
         if self.dir.is_some() {
             named_namespace(&target)?;
         }
-        let Self { dir: folder, allow_empty, once, .. } = self;
-        Ok(app::sync_routes(config, RouteSync { target, folder, allow_empty, once }).await?)
+        let Self { dir: folder, allow_empty, once, adopt, .. } = self;
+        Ok(app::sync_routes(config, RouteSync { target, folder, allow_empty, once, adopt }).await?)
     }
 }

@@ -1,8 +1,8 @@
 //! Keeps the objects of a gateway in a Kubernetes cluster, by server-side apply.
 //!
-//! Only objects that carry our label and our instance are changed or deleted. An object of the same name
-//! without them belongs to somebody else: it is reported, and left alone. Each write names the version
-//! that was read, so nothing that was changed meanwhile is overwritten unseen.
+//! Only objects that carry our label, our instance and our installation are changed or deleted. An object
+//! of the same name without them belongs to somebody else: it is reported, and left alone. Each write
+//! names the version that was read, so nothing that was changed meanwhile is overwritten unseen.
 //!
 //! One of several replicas writes: the one that holds a lock in Postgres. If it loses the lock, it may
 //! write for a moment beside its successor. Both write what the same database says, so this does no
@@ -10,20 +10,25 @@
 
 mod api;
 mod difference;
+mod ownership;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
-use patgate_routes::{ANNOTATION, INSTANCE, Kind, MANAGED_BY, MANAGER, Object, Plan, Target};
+use patgate_routes::{ANNOTATION, INSTALLATION, Kind, Object, Plan, Target};
 
 pub(crate) use self::api::ApiError;
 use self::{
     api::{Api, Live},
     difference::{holds, removal},
+    ownership::owner,
 };
-use super::{Status, status::Foreign};
+use super::{
+    Status,
+    status::{Foreign, Owner},
+};
 use crate::{
     clock::{self, Tick},
     installation::Installation,
@@ -44,6 +49,8 @@ pub(crate) struct Cluster {
     api: Api,
     target: Target,
     allow_empty: bool,
+    /// Whether the objects of another installation are ours too.
+    pub(crate) adopt: bool,
     postgres: PostgresSettings,
     duty: Option<Duty>,
     leadership: Option<(Box<Leadership>, Tick)>,
@@ -105,6 +112,7 @@ impl Cluster {
             api,
             target,
             allow_empty,
+            adopt: false,
             postgres,
             duty: None,
             leadership: None,
@@ -120,6 +128,7 @@ impl Cluster {
     ///
     /// If the API server does not answer, or no replica can lead.
     pub(crate) async fn leads(&mut self, installation: Installation) -> Result<bool, ClusterError> {
+        self.target.installation = installation.to_string();
         if self.still_leads().await {
             return Ok(true);
         }
@@ -178,9 +187,8 @@ impl Cluster {
         self.compared = None;
         let live = self.read().await?;
         let wanted = plan.objects(&self.target);
-        let mut foreign = Vec::new();
-        let mut errors = self.write(&wanted, &live, &mut foreign, status).await?;
-        status.foreign(foreign);
+        status.foreign(self.foreign(&wanted, &live));
+        let mut errors = self.write(&wanted, &live, status).await?;
         // An object that cannot be written must not keep the route of another backend alive.
         errors.extend(self.delete(&wanted, &live, status).await?);
         let more = errors.len().saturating_sub(1);
@@ -209,16 +217,35 @@ impl Cluster {
         (at.map_or(u8::MAX, |(at, _)| at), object.name().to_owned())
     }
 
-    fn is_ours(&self, live: &Live) -> bool {
-        live.label(MANAGED_BY) == Some(MANAGER)
-            && live.label(INSTANCE) == Some(self.target.instance.as_str())
+    fn owner(&self, live: &Live) -> Owner {
+        match owner(live, &self.target) {
+            Owner::AnotherInstallation if self.adopt => Owner::Us,
+            owner => owner,
+        }
+    }
+
+    /// Returns the objects of others that are in the way, and all of another installation: they may
+    /// lead the requests of its backends through the same gateway.
+    fn foreign(&self, wanted: &[Object], all: &BTreeMap<(u8, String), Live>) -> Vec<Foreign> {
+        let wanted: BTreeSet<_> = wanted.iter().map(|object| self.key(object)).collect();
+        let kinds = self.target.gateway.kinds();
+        let foreign = all.iter().filter_map(|(key, live)| {
+            let kind = *kinds.get(usize::from(key.0))?;
+            let owner = self.owner(live);
+            let is_told = match owner {
+                Owner::Us => false,
+                Owner::AnotherInstallation => true,
+                Owner::Somebody => wanted.contains(key),
+            };
+            is_told.then(|| Foreign { kind, name: live.name.clone(), owner })
+        });
+        foreign.collect()
     }
 
     async fn write(
         &mut self,
         wanted: &[Object],
         live: &BTreeMap<(u8, String), Live>,
-        foreign: &mut Vec<Foreign>,
         status: &Status,
     ) -> Result<Vec<ApiError>, ClusterError> {
         let mut errors = Vec::new();
@@ -229,10 +256,7 @@ impl Cluster {
                 continue;
             }
             let found = live.get(&self.key(object));
-            if let Some(found) = found
-                && !self.is_ours(found)
-            {
-                foreign.push(Foreign { kind: object.kind, name: object.name().to_owned() });
+            if found.is_some_and(|found| self.owner(found) != Owner::Us) {
                 incomplete.insert(object.backend());
                 continue;
             }
@@ -274,6 +298,7 @@ impl Cluster {
         (unchanged || live.spec == *wanted)
             && holds(&live.labels, &metadata["labels"])
             && live.annotation(ANNOTATION) == Some(object.backend())
+            && live.annotation(INSTALLATION) == Some(&self.target.installation)
     }
 
     async fn write_one(
@@ -317,7 +342,7 @@ impl Cluster {
         let surplus: Vec<(Kind, &Live)> = live
             .iter()
             .rev()
-            .filter(|(key, live)| !wanted_keys.contains(key) && self.is_ours(live))
+            .filter(|(key, live)| !wanted_keys.contains(key) && self.owner(live) == Owner::Us)
             .filter_map(|((at, _), live)| Some((*kinds.get(usize::from(*at))?, live)))
             .collect();
         if !surplus.is_empty() && wanted.is_empty() && !self.allow_empty {

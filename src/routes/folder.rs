@@ -128,6 +128,7 @@ mod tests {
             gateway_name: String::new(),
             listeners: Vec::new(),
             instance: "patgate".parse().unwrap(),
+            installation: String::new(),
             authorities: None,
         };
         Folder::new(path, target, allow_empty)

@@ -42,11 +42,23 @@ struct Told {
     failure: Option<String>,
 }
 
-/// An object of others that has the name of one of ours.
+/// An object of others that has the name of one of ours, or one of another installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Foreign {
     pub(super) kind: Kind,
     pub(super) name: String,
+    pub(super) owner: Owner,
+}
+
+/// To whom an object belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// To this instance and this installation.
+    Us,
+    /// To this instance, and to another installation or none.
+    AnotherInstallation,
+    /// To another program, or to another instance.
+    Somebody,
 }
 
 impl Status {
@@ -98,8 +110,18 @@ impl Status {
         self.0.metrics.foreign(foreign.len());
         let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.foreign != foreign {
-            for Foreign { kind, name } in &foreign {
+            for Foreign { kind, name, owner } in &foreign {
                 let (_, _, kind, _) = kind.api();
+                if *owner == Owner::AnotherInstallation {
+                    tracing::warn!(
+                        kind,
+                        name,
+                        "this object belongs to another installation of patgate, so it is left alone; set \
+                         routes.instance for one of the two, or, if the other one is gone, take its objects \
+                         over with --once --adopt",
+                    );
+                    continue;
+                }
                 tracing::warn!(
                     kind,
                     name,

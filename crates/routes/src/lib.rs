@@ -22,7 +22,7 @@ use std::{collections::BTreeMap, fmt};
 pub use self::{
     address::{Address, AddressError, DnsName, Host},
     names::{Instance, InvalidInstance},
-    object::{ANNOTATION, INSTANCE, Kind, MANAGED_BY, MANAGER, Object},
+    object::{ANNOTATION, INSTALLATION, INSTANCE, Kind, MANAGED_BY, MANAGER, Object},
     rules::{HostRule, InvalidRule, Network, Outside, Rules},
 };
 pub use patgate_core::backend::{BackendName, BackendNameError};
@@ -118,6 +118,9 @@ pub struct Target {
     pub listeners: Vec<String>,
     /// What the objects belong to.
     pub instance: Instance,
+    /// The identity of the installation whose database the backends come from. A plain Envoy has no
+    /// use for it.
+    pub installation: String,
     /// The authorities of backends with TLS, in place of those of the system: for Envoy the path of a
     /// PEM file, for Envoy Gateway the name of a ConfigMap, for Istio that of a Secret.
     pub authorities: Option<String>,

@@ -15,6 +15,9 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const INSTANCE: &str = "app.kubernetes.io/instance";
 /// The annotation with the name of the backend, for people. A label could not hold every name.
 pub const ANNOTATION: &str = "patgate/backend";
+/// The annotation that says from which database an object comes. Two of them may write into the same
+/// namespace, and neither removes what the other one wrote.
+pub const INSTALLATION: &str = "patgate/installation";
 
 /// A kind of object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,7 +106,11 @@ impl Object {
                     ("app.kubernetes.io/part-of", "patgate"),
                 ]
                 .into(),
-                annotations: [(ANNOTATION, backend.name.as_str())].into(),
+                annotations: [
+                    (ANNOTATION, backend.name.as_str()),
+                    (INSTALLATION, target.installation.as_str()),
+                ]
+                .into(),
             },
             spec,
         };

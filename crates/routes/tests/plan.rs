@@ -3,8 +3,8 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 use patgate_routes::{
-    ANNOTATION, Described, Gateway, INSTANCE, Kind, MANAGED_BY, MANAGER, Plan, Reason, Rules,
-    Target,
+    ANNOTATION, Described, Gateway, INSTALLATION, INSTANCE, Kind, MANAGED_BY, MANAGER, Plan,
+    Reason, Rules, Target,
 };
 use proptest::{collection::vec, prelude::*};
 use serde_json::{Value, json};
@@ -28,6 +28,7 @@ fn target(gateway: Gateway) -> Target {
         gateway_name: "gateway".into(),
         listeners: vec!["http".into(), "https".into()],
         instance: "patgate".parse().unwrap(),
+        installation: "1/2/3".into(),
         authorities: None,
     }
 }
@@ -140,6 +141,7 @@ fn each_object_is_ours_and_of_one_backend() {
             assert_eq!(metadata["labels"][MANAGED_BY], MANAGER);
             assert_eq!(metadata["labels"][INSTANCE], "patgate");
             assert_eq!(metadata["annotations"][ANNOTATION], object.backend());
+            assert_eq!(metadata["annotations"][INSTALLATION], "1/2/3");
             let (group, version, kind, _) = object.kind.api();
             assert_eq!(object.content["apiVersion"], format!("{group}/{version}"));
             assert_eq!(object.content["kind"], kind);

@@ -33,6 +33,7 @@ fn clusters(authorities: Option<String>) -> Value {
         gateway_name: String::new(),
         listeners: Vec::new(),
         instance: "patgate".parse().unwrap(),
+        installation: String::new(),
         authorities,
     });
     let read: Value = serde_saphyr::from_str(&text).unwrap();

@@ -260,6 +260,7 @@ class Routes:
             self.leader(both).process.kill()
             self.backend("create", "last", "--url", "http://10.20.0.10", "--kind", "ollama")
             self.await_step("the end of the leader")
+        self.installations()
         self.end()
         self.rights()
 
@@ -364,6 +365,35 @@ class Routes:
         self.api.mend()
         self.await_step("the return of the API server")
         until("the leader is ready", leader.ready)
+
+    def installations(self) -> None:
+        """What another installation has written stays, until somebody takes it over."""
+        route, name = self.kinds[-1], "patgate-model-acme"
+        self.space.kubectl("delete", f"{route}/patgate-last")
+        before = self.ours()
+        self.patgate("installation", "renew")
+        self.backend("update", "model-acme", "--url", "http://10.20.0.7:8004")
+        self.backend("delete", "a.b_")
+        with self.sync() as other:
+            foreign = len(before)
+            until("all are reported", lambda: other.metric("foreign_objects") == foreign)
+            until("another round", lambda: other.ready())
+            if "another installation" not in other.said():
+                raise Failed("the log does not say that they are of another installation")
+        found = self.ours()
+        # Only the route that is missing was made.
+        if found.keys() - before.keys() - {(route, "patgate-last")}:
+            raise Failed(f"made: {found.keys() - before.keys()}")
+        for key, item in before.items():
+            if found.get(key) != item:
+                raise Failed(f"{key} of another installation was touched: {found.get(key)}")
+        done = self.once("--adopt")
+        if done.returncode or not self.in_step():
+            raise Failed(f"the objects were not taken over: {done.stderr}")
+        if self.ours()[route, name]["metadata"]["annotations"]["patgate/installation"] == (
+            before[route, name]["metadata"]["annotations"]["patgate/installation"]
+        ):
+            raise Failed("the annotation is that of the other installation")
 
     def end(self) -> None:
         """The last backends go only if that is asked for."""

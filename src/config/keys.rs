@@ -436,8 +436,8 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "routes.instance",
         "patgate",
-        "What the objects belong to: a label, and the beginning of their names. Give each \
-         `patgate sync` that writes into the same namespace another one.",
+        "What the objects belong to: a label, and the beginning of their names; a letter, then letters and \
+         digits. Give each `patgate sync` that writes into the same namespace another one.",
     ),
     key(
         "routes.listen",

@@ -27,6 +27,24 @@ pub use self::{
 };
 pub use patgate_core::backend::{BackendName, BackendNameError};
 
+/// What the names of objects in `deploy/envoy-gateway` and `deploy/istio` have behind `patgate-`. A
+/// backend of such a name would compete with them: one of them closes the paths until patgate has named
+/// a backend.
+const SHIPPED: &[&str] = &[
+    "answers",
+    "authorizer",
+    "connection",
+    "everything-else",
+    "guard",
+    "not-found",
+    "nowhere",
+    "replies",
+    "rewrite",
+    "rewrite-azure",
+    "rewrite-host",
+    "undecided",
+];
+
 /// A backend, as the database describes it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
 pub struct Described {
@@ -77,6 +95,8 @@ pub enum Reason {
     Name(#[from] BackendNameError),
     #[error("the name is one of routes.reserved: the gateway has a cluster of that name")]
     Reserved,
+    #[error("the shipped manifests have objects of that name; choose another one")]
+    Shipped,
     #[error("another backend has the same name")]
     Twice,
     #[error(transparent)]
@@ -225,6 +245,9 @@ impl fmt::Display for Gateway {
 impl Backend {
     fn admitted(described: &Described, rules: &Rules) -> Result<Self, Reason> {
         let name: BackendName = described.name.parse()?;
+        if SHIPPED.contains(&name.as_str()) {
+            return Err(Reason::Shipped);
+        }
         if rules.reserved.iter().any(|reserved| reserved == name.as_str()) {
             return Err(Reason::Reserved);
         }

@@ -14,16 +14,14 @@ const LONGEST_LABEL: usize = 63;
 /// The zone of the names that only Istio uses.
 const ZONE: &str = "patgate.internal";
 
-/// Which of several gateways in one namespace, or which other program, an object belongs to: it is the
-/// value of a label, and what the names of objects begin with.
+/// Which of several gateways in one namespace an object belongs to: it is the value of a label, and what
+/// the names of objects begin with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance(Box<str>);
 
 /// A text that cannot name an instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "expected 1 to 40 characters of a-z, 0-9 and -, beginning with a letter and ending with a letter or digit"
-)]
+#[error("expected 1 to 40 characters of a-z and 0-9, beginning with a letter")]
 pub struct InvalidInstance;
 
 impl Instance {
@@ -37,11 +35,11 @@ impl FromStr for Instance {
     type Err = InvalidInstance;
 
     fn from_str(text: &str) -> Result<Self, InvalidInstance> {
-        let known = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        // Without a hyphen, the first one in the name of an object is where the instance ends.
+        let known = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9');
         let fits = (1..=40).contains(&text.len())
             && text.starts_with(|first: char| first.is_ascii_lowercase())
-            && text.bytes().all(known)
-            && !text.ends_with('-');
+            && text.bytes().all(known);
         if fits { Ok(Self(text.into())) } else { Err(InvalidInstance) }
     }
 }
@@ -146,11 +144,11 @@ mod tests {
 
     #[test]
     fn instances() {
-        for good in ["a", "patgate", "eu-1"] {
+        for good in ["a", "patgate", "eu1"] {
             assert!(good.parse::<Instance>().is_ok());
         }
         let long = "a".repeat(41);
-        for bad in ["", "1a", "-a", "a-", "A", "a.b", "a_b", "a/b", &long] {
+        for bad in ["", "1a", "-a", "a-", "eu-1", "A", "a.b", "a_b", "a/b", &long] {
             assert_eq!(bad.parse::<Instance>(), Err(InvalidInstance), "{bad}");
         }
     }
@@ -187,6 +185,28 @@ mod tests {
                 prop_assert!(host.len() <= 253 && host.split('.').all(is_label), "{}", host);
             }
         }
+    }
+
+    /// `patgate` with `eu-m`, and `patgate-eu` with `m`, would be the same object.
+    #[test]
+    fn no_two_instances_have_the_same_object() {
+        let mut texts = vec![String::new()];
+        let mut all = Vec::new();
+        for _ in 0..3 {
+            texts = texts
+                .iter()
+                .flat_map(|text| ["a", "d", "-", "."].map(|c| format!("{text}{c}")))
+                .collect();
+            all.extend(texts.clone());
+        }
+        let mut seen = std::collections::BTreeMap::new();
+        for instance in all.iter().filter_map(|text| text.parse::<Instance>().ok()) {
+            for backend in all.iter().filter_map(|text| text.parse::<BackendName>().ok()) {
+                let whose = format!("{instance} and {backend}");
+                assert_eq!(seen.insert(object_name(&instance, &backend), whose), None);
+            }
+        }
+        assert!(seen.len() > 300);
     }
 
     /// All names up to four characters of an alphabet that makes escapes likely.

@@ -2,6 +2,8 @@
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
+use std::{collections::BTreeSet, fs, path::Path};
+
 use patgate_routes::{
     ANNOTATION, Described, Gateway, INSTALLATION, INSTANCE, Kind, MANAGED_BY, MANAGER, Plan,
     Reason, Rules, Target,
@@ -56,6 +58,7 @@ fn refusals() {
         (described("../a", "http://10.20.0.7", "vllm"), "expected a backend's name"),
         (described(&long, "http://10.20.0.7", "vllm"), "expected a backend's name"),
         (described("patgate", "http://10.20.0.7", "vllm"), "routes.reserved"),
+        (described("undecided", "http://10.20.0.7", "vllm"), "the shipped manifests"),
         (described("a", "http://10.20.0.7/v1", "vllm"), "must not hold a path"),
         (described("a", "http://10.21.0.7", "vllm"), "routes.networks"),
         (described("a", "http://127.0.0.1", "vllm"), "127.0.0.0/8"),
@@ -76,6 +79,42 @@ fn refusals() {
         &rules(),
     );
     assert_eq!(twice.refused()[0].reason, Reason::Twice);
+}
+
+/// No object of a backend has the name of one of the same kind that `deploy` brings along.
+#[test]
+fn no_backend_takes_the_name_of_a_shipped_object() {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+    let kinds: Vec<&str> = [Gateway::EnvoyGateway, Gateway::Istio]
+        .into_iter()
+        .flat_map(Gateway::kinds)
+        .map(|kind| kind.api().2)
+        .collect();
+    let mut names = BTreeSet::new();
+    for folder in ["envoy-gateway", "istio"] {
+        for file in fs::read_dir(deploy.join(folder)).into_iter().flatten() {
+            let path = file.unwrap().path();
+            if path.extension().is_none_or(|end| end != "yaml") {
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            for document in text.split("\n---\n") {
+                let read: Value = serde_saphyr::from_str(document).unwrap_or_default();
+                let name = read["metadata"]["name"].as_str().unwrap_or_default();
+                if read["kind"].as_str().is_some_and(|kind| kinds.contains(&kind)) {
+                    names.extend(name.strip_prefix("patgate-").map(str::to_owned));
+                }
+            }
+        }
+    }
+    // To be copied for each backend.
+    names.retain(|name| !name.starts_with("backend-"));
+    assert!(names.contains("undecided") && names.contains("nowhere"), "{names:?}");
+    for name in names {
+        let one = described(&name, "http://10.20.0.7", "vllm");
+        let plan = Plan::of(&[one], &rules());
+        assert!(plan.is_empty() && plan.refused()[0].reason == Reason::Shipped, "{name}");
+    }
 }
 
 #[test]

@@ -110,6 +110,19 @@ impl Address {
         }
         Ok(Self { tls, host, port })
     }
+
+    /// Returns what a request to this address has as its `Host`: the host, with the port unless it is
+    /// that of the scheme. An IPv6 address is in brackets.
+    pub(crate) fn authority(&self) -> String {
+        let host = match &self.host {
+            Host::Ip(IpAddr::V6(address)) => format!("[{address}]"),
+            other => other.to_string(),
+        };
+        match (self.tls, self.port) {
+            (false, 80) | (true, 443) => host,
+            (_, port) => format!("{host}:{port}"),
+        }
+    }
 }
 
 fn split_port(authority: &str) -> Result<(&str, Option<&str>), AddressError> {
@@ -230,19 +243,22 @@ mod tests {
 
     #[test]
     fn addresses() {
-        for (url, tls, host, port) in [
-            ("http://10.0.0.7:8000", false, "10.0.0.7", 8000),
-            ("http://10.0.0.7:8000/", false, "10.0.0.7", 8000),
-            ("http://model", false, "model", 80),
-            ("https://API.Example.org", true, "api.example.org", 443),
-            ("https://xn--bcher-kva.example:8443", true, "xn--bcher-kva.example", 8443),
-            ("http://[fd00::7]:8000", false, "fd00::7", 8000),
-            ("http://[fd00:0:0::0007]", false, "fd00::7", 80),
-            ("http://model.0x7g", false, "model.0x7g", 80),
+        for (url, tls, host, port, authority) in [
+            ("http://10.0.0.7:8000", false, "10.0.0.7", 8000, "10.0.0.7:8000"),
+            ("http://10.0.0.7:80/", false, "10.0.0.7", 80, "10.0.0.7"),
+            ("http://model", false, "model", 80, "model"),
+            ("http://model:443", false, "model", 443, "model:443"),
+            ("https://model:80", true, "model", 80, "model:80"),
+            ("https://API.Example.org", true, "api.example.org", 443, "api.example.org"),
+            ("https://xn--b-a.example:8443", true, "xn--b-a.example", 8443, "xn--b-a.example:8443"),
+            ("http://[fd00::7]:8000", false, "fd00::7", 8000, "[fd00::7]:8000"),
+            ("http://[fd00:0:0::0007]", false, "fd00::7", 80, "[fd00::7]"),
+            ("http://model.0x7g", false, "model.0x7g", 80, "model.0x7g"),
         ] {
             let address = Address::parse(url).unwrap();
             assert_eq!((address.tls, address.port), (tls, port), "{url}");
             assert_eq!(address.host.to_string(), host, "{url}");
+            assert_eq!(address.authority(), authority, "{url}");
         }
     }
 

@@ -90,6 +90,9 @@ struct LbEndpoint {
 
 #[derive(Serialize)]
 struct Endpoint {
+    /// What `auto_host_rewrite` of a route puts into `Host`. Otherwise a client would choose it, and so
+    /// which of several servers behind one address receives the credential.
+    hostname: String,
     address: Address,
 }
 
@@ -167,10 +170,11 @@ pub(crate) fn cluster(backend: &Backend, target: &Target) -> Cluster {
         interval: "5s",
         unhealthy_threshold: 2,
         healthy_threshold: 1,
-        http_health_check: HttpHealthCheck { path, host: host.clone() },
+        http_health_check: HttpHealthCheck { path, host: backend.address.authority() },
     });
     let socket_address = SocketAddress { address: host.clone(), port_value: backend.address.port };
-    let endpoint = Endpoint { address: Address { socket_address } };
+    let endpoint =
+        Endpoint { hostname: backend.address.authority(), address: Address { socket_address } };
     Cluster {
         type_url: "type.googleapis.com/envoy.config.cluster.v3.Cluster",
         discovery: match backend.address.host {

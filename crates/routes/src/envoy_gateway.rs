@@ -24,7 +24,16 @@ struct Backend {
 }
 
 #[derive(Serialize)]
-enum Endpoint {
+struct Endpoint {
+    /// What the filters put into `Host`. Its pattern admits neither a port nor an IPv6 address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hostname: Option<String>,
+    #[serde(flatten)]
+    at: At,
+}
+
+#[derive(Serialize)]
+enum At {
     #[serde(rename = "ip")]
     Ip { address: String, port: u16 },
     #[serde(rename = "fqdn")]
@@ -72,8 +81,7 @@ struct Parent {
 struct Rule {
     name: &'static str,
     matches: Vec<Match>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    filters: Vec<Filter>,
+    filters: [Filter; 1],
     backend_refs: [BackendRef; 1],
     timeouts: Timeouts,
 }
@@ -238,9 +246,15 @@ fn endpoint(backend: &Admitted, target: &Target) -> Backend {
         }),
         _ => None,
     };
+    let host = backend.address.host.to_string();
     let endpoint = match &backend.address.host {
-        Host::Ip(address) => Endpoint::Ip { address: address.to_string(), port },
-        Host::Name(name) => Endpoint::Fqdn { hostname: name.to_string(), port },
+        Host::Ip(address) => Endpoint {
+            hostname: address.is_ipv4().then(|| host.clone()),
+            at: At::Ip { address: host, port },
+        },
+        Host::Name(_) => {
+            Endpoint { hostname: Some(host.clone()), at: At::Fqdn { hostname: host, port } }
+        }
     };
     Backend { kind: "Endpoints", endpoints: [endpoint], tls }
 }
@@ -271,10 +285,10 @@ fn route(backend: &Admitted, target: &Target, name: &str) -> HttpRoute {
             name: filter.to_owned(),
         },
     };
-    let rule = |rule, matches, filters| Rule {
+    let rule = |rule, matches, filter| Rule {
         name: rule,
         matches,
-        filters,
+        filters: [rewrite(filter)],
         backend_refs: [BackendRef {
             reference: Reference { group: ENVOY_GATEWAY, kind: "Backend", name: name.to_owned() },
             weight: 1,
@@ -288,13 +302,14 @@ fn route(backend: &Admitted, target: &Target, name: &str) -> HttpRoute {
             rule(
                 "azure",
                 vec![matches("RegularExpression", "/proxy/[^/]+/openai/.+")],
-                vec![rewrite("patgate-rewrite-azure")],
+                "patgate-rewrite-azure",
             ),
-            rule("proxy", vec![matches("PathPrefix", "/proxy")], vec![rewrite("patgate-rewrite")]),
+            rule("proxy", vec![matches("PathPrefix", "/proxy")], "patgate-rewrite"),
             rule(
                 "surface",
                 vec![matches("PathPrefix", "/api"), matches("PathPrefix", "/users")],
-                Vec::new(),
+                // The path stays, and `Host` becomes that of the backend, as in the others.
+                "patgate-rewrite-host",
             ),
         ],
     }
@@ -306,8 +321,8 @@ fn policy(backend: &Admitted, name: &str) -> TrafficPolicy {
         http: HttpCheck {
             path,
             hostname: match &backend.address.host {
-                Host::Name(name) => Some(name.to_string()),
-                Host::Ip(_) => None,
+                Host::Ip(address) if address.is_ipv6() => None,
+                host => Some(host.to_string()),
             },
         },
         timeout: "2s",

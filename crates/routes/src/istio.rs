@@ -114,8 +114,7 @@ struct Route {
     name: &'static str,
     #[serde(rename = "match")]
     matches: [Match; 1],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rewrite: Option<Rewrite>,
+    rewrite: Rewrite,
     route: [Leg; 1],
     retries: Retries,
 }
@@ -139,7 +138,11 @@ struct Exact {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Rewrite {
-    uri_regex_rewrite: RegexRewrite,
+    /// Otherwise a client would choose `Host`, and so which of several servers behind one address
+    /// receives the credential.
+    authority: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uri_regex_rewrite: Option<RegexRewrite>,
 }
 
 #[derive(Serialize)]
@@ -244,9 +247,10 @@ fn service(backend: &Backend, target: &Target, host: &str) -> VirtualService {
             uri: Regex { regex },
             headers: [(HEADER, Exact { exact: backend.name.to_string() })].into(),
         }],
-        rewrite: rewrite.map(|(matches, rewrite)| Rewrite {
-            uri_regex_rewrite: RegexRewrite { matches, rewrite },
-        }),
+        rewrite: Rewrite {
+            authority: backend.address.authority(),
+            uri_regex_rewrite: rewrite.map(|(matches, rewrite)| RegexRewrite { matches, rewrite }),
+        },
         route: [Leg {
             destination: Destination {
                 host: host.to_owned(),

@@ -223,6 +223,55 @@ fn routes_ask_for_one_name_each() {
     }
 }
 
+/// `Host` is that of the backend, whatever the client sent.
+#[test]
+fn the_host_is_that_of_the_backend() {
+    let plan = Plan::of(&some(), &rules());
+    let authorities = [
+        ("1e3", "[fd00:20::7]:8003"),
+        ("a.b_", "x.models.example"),
+        ("model-acme", "10.20.0.7:8001"),
+        ("null", "y.models.example:8443"),
+    ];
+    let text = plan.file(&target(Gateway::Envoy));
+    let read: Value = serde_saphyr::from_str(&text).unwrap();
+    for (cluster, (name, authority)) in
+        read["resources"].as_array().unwrap().iter().zip(authorities)
+    {
+        assert_eq!(cluster["name"], name);
+        let endpoint = &cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"];
+        assert_eq!(endpoint["hostname"], authority);
+        if let Some(check) = cluster["health_checks"].get(0) {
+            assert_eq!(check["http_health_check"]["host"], authority);
+        }
+    }
+    let of = |gateway, kind| -> Vec<Value> {
+        let objects = plan.objects(&target(gateway));
+        objects.into_iter().filter(|one| one.kind == kind).map(|one| one.content).collect()
+    };
+    for (service, (_, authority)) in
+        of(Gateway::Istio, Kind::VirtualService).iter().zip(authorities)
+    {
+        let routes = service["spec"]["http"].as_array().unwrap();
+        assert_eq!(routes.len(), 3);
+        assert!(routes.iter().all(|route| route["rewrite"]["authority"] == authority));
+    }
+    let hosts =
+        [json!(null), json!("x.models.example"), json!("10.20.0.7"), json!("y.models.example")];
+    for (backend, host) in of(Gateway::EnvoyGateway, Kind::Backend).iter().zip(hosts) {
+        assert_eq!(backend["spec"]["endpoints"][0]["hostname"], host);
+    }
+    for route in of(Gateway::EnvoyGateway, Kind::HttpRoute) {
+        let filters: Vec<_> = route["spec"]["rules"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|rule| rule["filters"][0]["extensionRef"]["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(filters, ["patgate-rewrite-azure", "patgate-rewrite", "patgate-rewrite-host"]);
+    }
+}
+
 #[test]
 fn tls_is_verified_everywhere() {
     let plan = Plan::of(&some(), &rules());

@@ -397,14 +397,15 @@ pub(super) const KEYS: &[Key] = &[
         "routes.networks",
         "",
         "Networks where the IP addresses of backends may be, such as `10.20.0.0/16`, separated by commas; \
-         empty = none. `patgate export` and `patgate sync` leave out every other backend. Loopback, \
+         empty = none. They admit http on all ports. `patgate export` and `patgate sync` leave out every other backend. Loopback, \
          link-local, multicast and metadata addresses need a network of their own.",
     ),
     key(
         "routes.hosts",
         "",
         "DNS names that backends may have, separated by commas: `api.example.org`, or `*.models.example` \
-         for all names below one; empty = none.",
+         for all names below one; empty = none. Each admits https on port 443; `:8443` names another port, \
+         `:*` all. `http://` in front admits http in place of https, on port 80.",
     ),
     key(
         "routes.reserved",

@@ -117,7 +117,8 @@ mod tests {
         assert_eq!(list::<HostRule>("api.example.org,*.models.example").unwrap().len(), 2);
         let told = list::<Network>("10.0.0.1/8").unwrap_err();
         assert!(told.starts_with("a network such as `10.20.0.0/16`"), "{told}");
-        assert!(list::<HostRule>("*").is_err() && list::<HostRule>("https://a.b").is_err());
+        assert_eq!(list::<HostRule>("http://a.b:*, https://*.c:8443").unwrap().len(), 2);
+        assert!(list::<HostRule>("*").is_err() && list::<HostRule>("https://a.b/").is_err());
     }
 
     #[test]

@@ -101,14 +101,18 @@ impl Address {
         let (host, port) = split_port(authority)?;
         let port = match port {
             Some(digits) => parse_port(digits)?,
-            None if tls => 443,
-            None => 80,
+            None => Self::port_of_scheme(tls),
         };
         let host = Host::parse(host)?;
         if tls && matches!(host, Host::Ip(_)) {
             return Err(AddressError::TlsToAddress);
         }
         Ok(Self { tls, host, port })
+    }
+
+    /// The port of a URL that names none.
+    pub(crate) const fn port_of_scheme(tls: bool) -> u16 {
+        if tls { 443 } else { 80 }
     }
 
     /// Returns what a request to this address has as its `Host`: the host, with the port unless it is
@@ -118,10 +122,10 @@ impl Address {
             Host::Ip(IpAddr::V6(address)) => format!("[{address}]"),
             other => other.to_string(),
         };
-        match (self.tls, self.port) {
-            (false, 80) | (true, 443) => host,
-            (_, port) => format!("{host}:{port}"),
+        if self.port == Self::port_of_scheme(self.tls) {
+            return host;
         }
+        format!("{host}:{}", self.port)
     }
 }
 
@@ -141,7 +145,7 @@ fn split_port(authority: &str) -> Result<(&str, Option<&str>), AddressError> {
     })
 }
 
-fn parse_port(digits: &str) -> Result<u16, AddressError> {
+pub(crate) fn parse_port(digits: &str) -> Result<u16, AddressError> {
     let plain = !digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit());
     digits.parse().ok().filter(|_| plain).ok_or(AddressError::Port)
 }

@@ -11,6 +11,7 @@
 mod address;
 mod envoy;
 mod envoy_gateway;
+mod host_rule;
 mod istio;
 mod names;
 mod object;
@@ -21,9 +22,10 @@ use std::{collections::BTreeMap, fmt};
 
 pub use self::{
     address::{Address, AddressError, DnsName, Host},
+    host_rule::HostRule,
     names::{Instance, InvalidInstance},
     object::{ANNOTATION, INSTALLATION, INSTANCE, Kind, MANAGED_BY, MANAGER, Object},
-    rules::{HostRule, InvalidRule, Network, Outside, Rules},
+    rules::{InvalidRule, Network, Outside, Rules},
 };
 pub use patgate_core::backend::{BackendName, BackendNameError};
 

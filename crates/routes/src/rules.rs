@@ -7,7 +7,10 @@ use std::{
     str::FromStr,
 };
 
-use crate::address::{Address, DnsName, Host};
+use crate::{
+    address::{Address, DnsName, Host},
+    host_rule::{HostRule, Match, is_below},
+};
 
 /// What the operator has named. By default nothing is inside.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,19 +30,10 @@ pub struct Network {
     prefix: u8,
 }
 
-/// A DNS name, or all names that end in one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HostRule {
-    /// This name.
-    Exact(DnsName),
-    /// All names below this one, and not this one itself.
-    Below(DnsName),
-}
-
 /// A text that is not a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected {0}")]
-pub struct InvalidRule(&'static str);
+pub struct InvalidRule(pub(crate) &'static str);
 
 /// Why an address is not inside.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,6 +51,11 @@ pub enum Outside {
     Host(DnsName),
     #[error("{0} is {1}, which only its full name in routes.hosts admits")]
     SpecialHost(DnsName, &'static str),
+    #[error(
+        "routes.hosts admits {0} with another scheme or port; `https` is meant unless an entry begins with \
+         `http://`, and the scheme's own port unless it ends with another one"
+    )]
+    SchemeOrPort(DnsName),
 }
 
 /// Networks whose addresses are more than they seem. One of the operator's networks counts for them
@@ -88,7 +87,7 @@ impl Rules {
     pub fn admit(&self, address: &Address) -> Result<(), Outside> {
         match &address.host {
             Host::Ip(ip) => self.admit_ip(*ip),
-            Host::Name(name) => self.admit_name(name),
+            Host::Name(name) => self.admit_name(name, address),
         }
     }
 
@@ -106,24 +105,26 @@ impl Rules {
         }
     }
 
-    fn admit_name(&self, name: &DnsName) -> Result<(), Outside> {
-        if self.hosts.iter().any(|rule| matches!(rule, HostRule::Exact(exact) if exact == name)) {
+    fn admit_name(&self, name: &DnsName, address: &Address) -> Result<(), Outside> {
+        let special = special_name(name);
+        let about: Vec<_> = self
+            .hosts
+            .iter()
+            .filter(|rule| match rule.names(name) {
+                None => false,
+                Some(Match::Exact) => true,
+                Some(Match::Zone) => special.is_none(),
+            })
+            .collect();
+        if about.iter().any(|rule| rule.fits(address)) {
             return Ok(());
         }
-        let below = self.hosts.iter().any(|rule| match rule {
-            HostRule::Exact(_) => false,
-            HostRule::Below(zone) => is_below(name, zone.as_str()),
-        });
-        match special_name(name) {
-            Some(what) => Err(Outside::SpecialHost(name.clone(), what)),
-            None if below => Ok(()),
-            None => Err(Outside::Host(name.clone())),
-        }
+        Err(match special {
+            _ if !about.is_empty() => Outside::SchemeOrPort(name.clone()),
+            Some(what) => Outside::SpecialHost(name.clone(), what),
+            None => Outside::Host(name.clone()),
+        })
     }
-}
-
-fn is_below(name: &DnsName, zone: &str) -> bool {
-    name.as_str().strip_suffix(zone).is_some_and(|front| front.ends_with('.'))
 }
 
 /// Names that lead to this machine, to metadata, or to the API of Kubernetes, in any zone that an
@@ -182,7 +183,6 @@ fn same(one: u128, other: u128, prefix: u32, width: u32) -> bool {
 
 const NETWORK: &str =
     "a network such as `10.20.0.0/16` or `fd00:20::/32`, without bits behind its prefix";
-const HOST: &str = "a DNS name such as `api.example.org`, or `*.` and one for all names below it";
 
 impl FromStr for Network {
     type Err = InvalidRule;
@@ -204,18 +204,6 @@ impl FromStr for Network {
             is_whole.then_some(Self { address, prefix })
         };
         parse().ok_or(InvalidRule(NETWORK))
-    }
-}
-
-impl FromStr for HostRule {
-    type Err = InvalidRule;
-
-    fn from_str(text: &str) -> Result<Self, InvalidRule> {
-        let name = |text| DnsName::parse(text).map_err(|_| InvalidRule(HOST));
-        match text.strip_prefix("*.") {
-            Some(zone) => name(zone).map(Self::Below),
-            None => name(text).map(Self::Exact),
-        }
     }
 }
 
@@ -331,13 +319,19 @@ mod tests {
         ] {
             assert_eq!(admits(&some, &format!("https://{host}")), inside, "{host}");
         }
-        let exact = rules(&[], &["localhost", "metadata.google.internal"]);
+        // Another scheme or another port is not admitted by a rule that is about the name.
+        for url in ["http://api.example.org", "https://api.example.org:8443"] {
+            let refused = some.admit(&Address::parse(url).unwrap()).unwrap_err();
+            assert!(matches!(refused, Outside::SchemeOrPort(_)), "{refused}");
+        }
+        let both = rules(&[], &["http://api.example.org:8000", "api.example.org"]);
+        assert!(admits(&both, "http://api.example.org:8000"));
+        assert!(admits(&both, "https://api.example.org"));
+        assert!(!admits(&both, "https://api.example.org:8000"));
+        let exact = rules(&[], &["http://localhost:*", "http://metadata.google.internal"]);
         assert!(admits(&exact, "http://localhost:8001"));
         assert!(admits(&exact, "http://metadata.google.internal"));
-        assert!(!admits(&rules(&[], &["*.internal"]), "http://metadata.google.internal"));
+        assert!(!admits(&rules(&[], &["http://*.internal"]), "http://metadata.google.internal"));
         assert!(!admits(&rules(&["0.0.0.0/0"], &[]), "http://localhost"));
-        for bad in ["", "*", "*.", "*a.b", "a.*", "10.0.0.1", "a b", "a.", "*.*.a", "http://a"] {
-            assert!(bad.parse::<HostRule>().is_err(), "{bad}");
-        }
     }
 }

@@ -18,7 +18,9 @@ fn described(name: &str, url: &str, kind: &str) -> Described {
 fn rules() -> Rules {
     Rules {
         networks: vec!["10.20.0.0/16".parse().unwrap(), "fd00:20::/32".parse().unwrap()],
-        hosts: vec!["*.models.example".parse().unwrap()],
+        hosts: ["*.models.example", "https://*.models.example:8443"]
+            .map(|rule| rule.parse().unwrap())
+            .into(),
         reserved: vec!["patgate".into()],
     }
 }
@@ -63,6 +65,8 @@ fn refusals() {
         (described("a", "http://10.21.0.7", "vllm"), "routes.networks"),
         (described("a", "http://127.0.0.1", "vllm"), "127.0.0.0/8"),
         (described("a", "https://x.example", "vllm"), "routes.hosts"),
+        (described("a", "http://x.models.example", "vllm"), "another scheme or port"),
+        (described("a", "https://x.models.example:444", "vllm"), "another scheme or port"),
         (described("a", "http://10.20.0.7", "VLLM"), "the kind must be"),
     ];
     for (one, reason) in list {
@@ -342,11 +346,16 @@ proptest! {
         let read: Value = serde_saphyr::from_str(&plan.file(&target(Gateway::Envoy))).unwrap();
         for cluster in read["resources"].as_array().unwrap() {
             let endpoint = &cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"];
-            let host = endpoint["address"]["socket_address"]["address"].as_str().unwrap();
+            let at = &endpoint["address"]["socket_address"];
+            let host = at["address"].as_str().unwrap();
             let inside = match host.parse::<std::net::IpAddr>() {
                 Ok(std::net::IpAddr::V4(ip)) => ip.octets()[..2] == [10, 20],
                 Ok(std::net::IpAddr::V6(ip)) => ip.segments()[..2] == [0xfd00, 0x20],
-                Err(_) => host.ends_with(".models.example"),
+                Err(_) => {
+                    host.ends_with(".models.example")
+                        && !cluster["transport_socket"].is_null()
+                        && (at["port_value"] == 443 || at["port_value"] == 8443)
+                }
             };
             prop_assert!(inside, "{}", host);
         }

@@ -22,7 +22,9 @@ fn clusters(authorities: Option<String>) -> Value {
     ];
     let rules = Rules {
         networks: vec!["10.20.0.0/16".parse().unwrap(), "fd00:20::/32".parse().unwrap()],
-        hosts: ["api.example.org", "*.svc.cluster.local"].map(|host| host.parse().unwrap()).into(),
+        hosts: ["api.example.org:*", "http://*.svc.cluster.local"]
+            .map(|host| host.parse().unwrap())
+            .into(),
         reserved: Vec::new(),
     };
     let plan = Plan::of(&described, &rules);

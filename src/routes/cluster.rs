@@ -2,11 +2,11 @@
 //!
 //! Only objects that carry our label, our instance and our installation are changed or deleted. An object
 //! of the same name without them belongs to somebody else: it is reported, and left alone. Each write
-//! names the version that was read, so nothing that was changed meanwhile is overwritten unseen.
+//! names the version that was read, or makes what does not exist, so nothing that was changed meanwhile is
+//! overwritten unseen.
 //!
 //! One of several replicas writes: the one that holds a lock in Postgres. If it loses the lock, it may
-//! write for a moment beside its successor. Both write what the same database says, so this does no
-//! harm.
+//! write for a moment beside its successor, but not over what that one has written.
 
 mod api;
 mod difference;
@@ -17,12 +17,13 @@ use std::{
     time::Duration,
 };
 
-use patgate_routes::{ANNOTATION, INSTALLATION, Kind, Object, Plan, Target};
+use patgate_routes::{Kind, Object, Plan, Target};
+use serde_json::Value;
 
 pub(crate) use self::api::ApiError;
 use self::{
     api::{Api, Live},
-    difference::{holds, removal},
+    difference::correction,
     ownership::owner,
 };
 use super::{
@@ -57,10 +58,19 @@ pub(crate) struct Cluster {
     offered: Option<Tick>,
     /// What the objects were last compared with, without an error.
     compared: Option<(Plan, Tick)>,
-    /// What was written to each object, by its unique id: the generation that the API server gave it
-    /// afterwards, and the spec that was asked for. Until the generation changes, the object is as it
-    /// should be, also if the API server has filled in fields.
-    written: HashMap<String, (i64, serde_json::Value)>,
+    /// What was written to each object, by its unique id.
+    written: HashMap<String, Written>,
+}
+
+/// An object as it was after it was written. Until it changes, it is as it should be, also if the API
+/// server has filled in what it always does.
+struct Written {
+    /// Changes whenever the spec does.
+    generation: i64,
+    /// What was asked for.
+    spec: Value,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
 }
 
 /// Why the objects are not as they should be.
@@ -289,16 +299,13 @@ impl Cluster {
 
     /// Whether an object is as it should be.
     fn is_settled(&self, object: &Object, live: &Live) -> bool {
-        let wanted = &object.content["spec"];
-        let metadata = &object.content["metadata"];
-        let unchanged = self
-            .written
-            .get(&live.uid)
-            .is_some_and(|(generation, spec)| *generation == live.generation && spec == wanted);
-        (unchanged || live.spec == *wanted)
-            && holds(&live.labels, &metadata["labels"])
-            && live.annotation(ANNOTATION) == Some(object.backend())
-            && live.annotation(INSTALLATION) == Some(&self.target.installation)
+        let unchanged = self.written.get(&live.uid).is_some_and(|written| {
+            written.generation == live.generation
+                && written.spec == object.content["spec"]
+                && written.labels == live.labels
+                && written.annotations == live.annotations
+        });
+        unchanged || correction(live, &object.content).is_none()
     }
 
     async fn write_one(
@@ -307,19 +314,31 @@ impl Cluster {
         found: Option<&Live>,
     ) -> Result<RouteChange, ApiError> {
         let wanted = &object.content["spec"];
-        let mut after = self.api.apply(object, found).await?;
-        if after.spec != *wanted && after.has_other_writers() {
-            // A field that another program added stays when ours are applied.
-            if let Some(patch) = removal(&after.spec, wanted) {
-                after = self.api.patch_spec(object, &after, patch).await?;
+        let mut after = match found {
+            Some(found) => self.api.apply(object, found).await?,
+            None => self.api.create(object).await?,
+        };
+        // What others have added stays when ours is applied, whatever name they gave themselves.
+        if let Some(patch) = correction(&after, &object.content) {
+            after = self.api.patch(object, &after, patch).await?;
+            if correction(&after, &object.content).is_some() {
+                let (_, _, kind, _) = object.kind.api();
+                let name = object.name();
+                tracing::warn!(kind, name, "the API server changes this object when it is written");
             }
         }
-        let before = self.written.insert(after.uid.clone(), (after.generation, wanted.clone()));
+        let written = Written {
+            generation: after.generation,
+            spec: wanted.clone(),
+            labels: after.labels.clone(),
+            annotations: after.annotations.clone(),
+        };
+        let before = self.written.insert(after.uid.clone(), written);
         Ok(match (found, before) {
             // An object that this process has written is gone.
             (None, _) if self.was_written(object, &after) => RouteChange::Restored,
             (None, _) => RouteChange::Created,
-            (Some(_), Some((_, spec))) if spec == *wanted => RouteChange::Restored,
+            (Some(_), Some(before)) if before.spec == *wanted => RouteChange::Restored,
             (Some(_), _) => RouteChange::Changed,
         })
     }
@@ -327,7 +346,7 @@ impl Cluster {
     /// Whether an object with the same spec was written before, under another unique id.
     fn was_written(&self, object: &Object, after: &Live) -> bool {
         let wanted = &object.content["spec"];
-        self.written.iter().any(|(uid, (_, spec))| *uid != after.uid && spec == wanted)
+        self.written.iter().any(|(uid, written)| *uid != after.uid && written.spec == *wanted)
     }
 
     async fn delete(

@@ -1,9 +1,10 @@
-//! The API of Kubernetes: list, apply, patch and delete objects of a few kinds in one namespace.
+//! The API of Kubernetes: list, create, apply, patch and delete objects of a few kinds in one namespace.
 
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
+use http::{Request, header::CONTENT_TYPE};
 use kube::{
-    Client, Config,
+    Client, Config, Resource,
     api::{
         ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, Preconditions,
     },
@@ -38,10 +39,8 @@ pub(super) struct Live {
     pub(super) uid: String,
     pub(super) generation: i64,
     pub(super) labels: BTreeMap<String, String>,
-    annotations: BTreeMap<String, String>,
+    pub(super) annotations: BTreeMap<String, String>,
     version: String,
-    /// The managers other than ours that have set fields of the spec.
-    writers: Vec<String>,
     pub(super) spec: Value,
 }
 
@@ -53,24 +52,12 @@ impl Live {
     pub(super) fn annotation(&self, key: &str) -> Option<&str> {
         self.annotations.get(key).map(String::as_str)
     }
-
-    /// Whether another field manager than ours has set fields of the spec.
-    pub(super) fn has_other_writers(&self) -> bool {
-        !self.writers.is_empty()
-    }
 }
 
 impl From<DynamicObject> for Live {
     fn from(mut object: DynamicObject) -> Self {
         let metadata = object.metadata;
-        let writers = metadata.managed_fields.unwrap_or_default().into_iter().filter(|entry| {
-            let fields = entry.fields_v1.as_ref().map(|fields| &fields.0);
-            entry.manager.as_deref() != Some(MANAGER)
-                && entry.subresource.as_deref().unwrap_or_default().is_empty()
-                && fields.is_some_and(|fields| fields.get("f:spec").is_some())
-        });
         Self {
-            writers: writers.map(|entry| entry.manager.unwrap_or_default()).collect(),
             name: metadata.name.unwrap_or_default(),
             uid: metadata.uid.unwrap_or_default(),
             generation: metadata.generation.unwrap_or_default(),
@@ -143,37 +130,44 @@ impl Api {
         }
     }
 
-    /// Applies an object. One that exists must be the version that was read; then our fields are taken
-    /// from other managers, because it is ours. A new one takes nothing from anybody.
-    pub(super) async fn apply(
-        &self,
-        object: &Object,
-        found: Option<&Live>,
-    ) -> Result<Live, ApiError> {
+    /// Creates an object. Fails if one of its name exists: another replica may have made it meanwhile,
+    /// with what the database says now. An apply would overwrite it.
+    pub(super) async fn create(&self, object: &Object) -> Result<Live, ApiError> {
+        let path = DynamicObject::url_path(&resource(object.kind), Some(&self.namespace));
+        // As with apply, a field that the API server does not know is an error.
+        let uri = format!("{path}?fieldManager={MANAGER}&fieldValidation=Strict");
+        let what = || about("creating", object.kind, object.name());
+        let failed = |reason: String| ApiError { what: what(), reason };
+        let body =
+            serde_json::to_vec(&object.content).map_err(|error| failed(error.to_string()))?;
+        let request = Request::post(uri).header(CONTENT_TYPE, "application/json").body(body);
+        let request = request.map_err(|error| failed(error.to_string()))?;
+        called(what, self.client.request::<DynamicObject>(request)).await.map(Live::from)
+    }
+
+    /// Applies an object that must be the version that was read. Our fields are taken from other managers,
+    /// because it is ours.
+    pub(super) async fn apply(&self, object: &Object, found: &Live) -> Result<Live, ApiError> {
         let mut content = object.content.clone();
-        let mut parameters = PatchParams::apply(MANAGER).validation_strict();
-        if let Some(found) = found {
-            content["metadata"]["resourceVersion"] = json!(found.version);
-            content["metadata"]["uid"] = json!(found.uid);
-            parameters = parameters.force();
-        }
+        content["metadata"]["resourceVersion"] = json!(found.version);
+        content["metadata"]["uid"] = json!(found.uid);
+        let parameters = PatchParams::apply(MANAGER).validation_strict().force();
         let patch = Patch::Apply(content);
         let api = self.of(object.kind);
         let call = api.patch(object.name(), &parameters, &patch);
         called(|| about("applying", object.kind, object.name()), call).await.map(Live::from)
     }
 
-    /// Changes the spec of an object that was just applied.
-    pub(super) async fn patch_spec(
+    /// Changes an object that was just written.
+    pub(super) async fn patch(
         &self,
         object: &Object,
         found: &Live,
-        spec: Value,
+        mut patch: Value,
     ) -> Result<Live, ApiError> {
-        let patch = Patch::Merge(json!({
-            "metadata": { "resourceVersion": found.version, "uid": found.uid },
-            "spec": spec,
-        }));
+        patch["metadata"]["resourceVersion"] = json!(found.version);
+        patch["metadata"]["uid"] = json!(found.uid);
+        let patch = Patch::Merge(patch);
         let parameters =
             PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         let api = self.of(object.kind);

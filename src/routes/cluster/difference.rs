@@ -1,21 +1,28 @@
 //! Compares what an API server holds with what is wanted.
 
-use std::collections::BTreeMap;
+use serde_json::{Map, Value, json};
 
-use serde_json::{Map, Value};
+use super::api::Live;
 
-/// Whether all wanted texts are among those that an object has.
-pub(super) fn holds(found: &BTreeMap<String, String>, wanted: &Value) -> bool {
-    wanted
-        .as_object()
-        .into_iter()
-        .flatten()
-        .all(|(key, value)| found.get(key).map(String::as_str) == value.as_str())
+/// Returns the merge patch that makes an object what is wanted, and takes away what others have added:
+/// fields of the spec, labels and annotations. A label can take an object out of use
+/// (`istio.io/rev`), and an annotation can change what it means. `None` if there is no difference.
+pub(super) fn correction(found: &Live, wanted: &Value) -> Option<Value> {
+    let metadata = json!({ "labels": found.labels, "annotations": found.annotations });
+    let has = json!({ "metadata": metadata, "spec": found.spec });
+    let wants = json!({
+        "metadata": {
+            "labels": wanted["metadata"]["labels"],
+            "annotations": wanted["metadata"]["annotations"],
+        },
+        "spec": wanted["spec"],
+    });
+    removal(&has, &wants)
 }
 
 /// Returns the merge patch that makes `found` equal to `wanted`; `None` if it is equal. In a merge
 /// patch, `null` removes a field, and a list replaces a list.
-pub(super) fn removal(found: &Value, wanted: &Value) -> Option<Value> {
+fn removal(found: &Value, wanted: &Value) -> Option<Value> {
     if found == wanted {
         return None;
     }
@@ -37,7 +44,7 @@ pub(super) fn removal(found: &Value, wanted: &Value) -> Option<Value> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use kube::api::DynamicObject;
 
     use super::*;
 
@@ -72,9 +79,28 @@ mod tests {
     }
 
     #[test]
-    fn labels() {
-        let found = [("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())].into();
-        assert!(holds(&found, &json!({ "a": "1" })) && holds(&found, &json!({})));
-        assert!(!holds(&found, &json!({ "a": "2" })) && !holds(&found, &json!({ "c": "1" })));
+    fn labels_and_annotations_of_others_are_removed() {
+        let of = |labels: Value, annotations: Value| {
+            let metadata =
+                json!({ "name": "x", "uid": "1", "labels": labels, "annotations": annotations });
+            json!({ "metadata": metadata, "spec": { "a": 1 } })
+        };
+        let wanted = of(json!({ "ours": "1" }), json!({ "ours": "2" }));
+        let correct = |found: Value| {
+            let found: DynamicObject = serde_json::from_value(found).unwrap();
+            correction(&found.into(), &wanted)
+        };
+        assert_eq!(correct(wanted.clone()), None);
+        for (labels, annotations) in [
+            (json!({ "ours": "1", "istio.io/rev": "other" }), json!({ "ours": "2" })),
+            (json!({ "ours": "1" }), json!({ "ours": "2", "internal.istio.io/x": "y" })),
+            (json!({ "ours": "9" }), json!({ "ours": "2" })),
+            (json!({ "ours": "1" }), json!({})),
+        ] {
+            let found = of(labels, annotations);
+            let patch = correct(found.clone()).unwrap();
+            assert_eq!(patch.get("spec"), None);
+            assert_eq!(merged(&found, &patch), wanted, "{found}");
+        }
     }
 }

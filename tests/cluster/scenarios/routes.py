@@ -233,6 +233,14 @@ class Routes:
             item["spec"] == found[key]["spec"] for key, item in wanted.items()
         )
 
+    def additions(self, kind: str, name: str) -> set[str]:
+        """Labels and annotations that `export` does not write."""
+        found = self.ours()[kind, name]["metadata"]
+        wanted = self.wanted()[kind, name]["metadata"]
+        return {
+            key for part in ("labels", "annotations") for key in found[part].keys() - wanted[part]
+        }
+
     def await_step(self, what: str, **more) -> None:
         until(f"the objects are in step after {what}", lambda: self.in_step(**more))
 
@@ -309,6 +317,13 @@ class Routes:
         if changed["spec"] == self.wanted()[route, name]["spec"]:
             raise Failed("the other manager has changed nothing")
         self.await_step("another manager's change")
+        # Under the name of sync itself, but not by apply.
+        names = ["--field-manager=patgate-sync", "--type=merge"]
+        self.space.kubectl("patch", route, name, *names, "-p", patch)
+        self.await_step("a patch under the name of sync")
+        self.space.kubectl("label", route, name, "istio.io/rev=other")
+        self.space.kubectl("annotate", route, name, "example.org/note=other")
+        until("what was added is removed", lambda: not self.additions(route, name))
         label = MANAGED.replace("patgate-sync", "-").partition("=")[0] + "-"
         self.space.kubectl("label", route, "patgate-a--db--u", label)
         key = (route, "patgate-a--db--u")

@@ -87,7 +87,7 @@ def found(space: Namespace, kinds: str) -> set[str]:
 def running(site: Site, target: str, namespace: str, env: dict[str, str]) -> Iterator[None]:
     """Runs `patgate sync` as from an operator's machine."""
     settings = {
-        "PATGATE_ROUTES_HOSTS": f"http://{site.host('gamma')}",
+        "PATGATE_ROUTES_HOSTS": f"http://{site.host('gamma')}:8001",
         "PATGATE_ROUTES_NAMESPACE": namespace,
         "PATGATE_ROUTES_LISTEN": "",
         "KUBECONFIG": str(site.cluster.kubeconfig),

@@ -9,14 +9,13 @@ import re
 import shutil
 import signal
 import subprocess
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 import build
 import readme
 import yaml
-from authority import Authority
 from disturb import SERVE, processes
 from kube import Namespace, named, ready, until
 from programs import ROOT, Failed, helm, kubectl
@@ -40,6 +39,8 @@ FILES = (
     "backend.yaml",
 )
 DUMP = "config_dump?include_eds"
+AUTHORIZER = "cluster.securitypolicy/{}/patgate/extauth/0"
+MEMBERS = "stats?format=json&filter=extauth/0.membership_"
 # How the doctor ends if a finding is severe.
 FINDINGS = 4
 CLUSTER_WIDE = (
@@ -74,20 +75,14 @@ class EnvoyGateway:
 
     def install_patgate(self, **more) -> None:
         """The second step, after those of the chart's README."""
-        added = yaml.safe_load(readme.block(README, "yaml", "# values.yaml, in addition"))
-        values = helm.merged(self.site.values(**more), added)
-        (self.site.folder / "values.yaml").write_text(yaml.safe_dump(values))
-        authority = Authority("patgate")
-        issued = authority.issue(self.site.host("patgate"))
-        self._write("patgate-ca.crt", authority.text)
-        self._write("patgate.crt", issued["tls.crt"])
-        self._write("patgate.key", issued["tls.key"])
+        line = yaml.safe_load(readme.block(README, "yaml", "# values.yaml, in place of"))
+        values = self.site.values(**more) | line
+        # A line that the README adds would take their place.
+        own = {"settings": values.pop("settings")}
+        for name, given in (("values.yaml", values), ("site.yaml", own)):
+            (self.site.folder / name).write_text(yaml.safe_dump(given))
+        self.follow("$ openssl req -subj '/CN=example authority'")
         self.follow("$ kubectl -n authz create secret tls patgate-tls")
-
-    def _write(self, name: str, text: str) -> None:
-        file = self.site.folder / name
-        file.touch(mode=0o600)
-        file.write_text(text)
 
     def install_gateway(self) -> None:
         """The third and the fourth step."""
@@ -116,6 +111,7 @@ class EnvoyGateway:
         # The values for Envoy Gateway need no change.
         kept = text.replace("deploy/envoy-gateway/values.yaml", "VALUES")
         kept = kept.replace("deploy/envoy-gateway/", "manifests/")
+        kept = kept.replace("-f values.yaml", "-f site.yaml -f values.yaml")
         return self.site.follow([kept.replace("VALUES", "deploy/envoy-gateway/values.yaml")])
 
     def adapt(self) -> None:
@@ -267,9 +263,9 @@ class EnvoyGateway:
         until("two Envoys are ready", serving)
 
     @contextlib.contextmanager
-    def admin(self) -> Iterator[str]:
+    def admin(self, pod: dict | None = None) -> Iterator[str]:
         """Yields the address of the admin interface of one Envoy."""
-        pod = self.system.pods(self.selector)[0]["metadata"]["name"]
+        pod = (pod or self.system.pods(self.selector)[0])["metadata"]["name"]
         command = [kubectl(), f"--kubeconfig={self.site.cluster.kubeconfig}", "-n", SYSTEM]
         command += ["port-forward", f"pod/{pod}", ":19000", "--address=127.0.0.1"]
         forward = subprocess.Popen(
@@ -298,8 +294,20 @@ class EnvoyGateway:
             raise Failed(f"the doctor ended with {done.returncode}: {done.stderr}")
         return json.loads(done.stdout)
 
+    def members(self) -> list[tuple[int, int]]:
+        """Returns for each Envoy how many replicas of patgate it knows, and how many of them are
+        healthy."""
+        found = []
+        for pod in self.system.pods(self.selector):
+            with self.admin(pod) as address, urlopen(f"{address}/{MEMBERS}") as answer:
+                stats = {one["name"]: one["value"] for one in json.loads(answer.read())["stats"]}
+            cluster = AUTHORIZER.format(self.space.name)
+            names = [f"{cluster}.membership_{what}" for what in ("total", "healthy")]
+            found.append(tuple(stats.get(name, 0) for name in names))
+        return found
+
     def dump(self) -> dict:
-        with self.admin() as address, urllib.request.urlopen(f"{address}/{DUMP}") as answer:
+        with self.admin() as address, urlopen(f"{address}/{DUMP}") as answer:
             return json.loads(answer.read())
 
     def findings(self) -> set[tuple[str, str, str]]:
@@ -347,7 +355,8 @@ class EnvoyGateway:
             for one in parent.get("conditions", [])
             if one["status"] != "True"
         ]
-        log = self.system.kubectl("logs", "deploy/envoy-gateway", "--tail=-1").stdout
+        selected = "--selector=control-plane=envoy-gateway"
+        log = self.system.kubectl("logs", selected, "--tail=-1").stdout
         bad = [line[:600] for line in log.splitlines() if "\terror\t" in line][-15:]
         return "\n".join([self.system.state(), *conditions[-60:], *bad])
 

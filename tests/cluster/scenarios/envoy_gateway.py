@@ -37,6 +37,8 @@ def run(site: Site) -> None:
         plain.expect([case for case in table if not case.name.startswith("shadow")])
         Gateway(site, f"{made.host}:443", tls=True).expect(table[:12])
         hosts(made, plain)
+        step(site, "the health of patgate")
+        healthy(made)
         step(site, "the doctor")
         sound(made)
         step(site, "patgate sync")
@@ -126,6 +128,25 @@ def hosts(made: EnvoyGateway, gateway: Gateway) -> None:
     await_served(gateway)
 
 
+def healthy(made: EnvoyGateway) -> None:
+    """Each Envoy finds both replicas of patgate healthy; with the authority left out, none."""
+
+    def members(total: int, good: int) -> bool:
+        return made.members() == [(total, good)] * 2
+
+    def left_out(spec: dict) -> None:
+        path = "/grpc_health_check/authority"
+        kept = [one for one in spec["jsonPatches"] if one["operation"].get("path") != path]
+        if len(kept) != len(spec["jsonPatches"]) - 1:
+            raise Failed("no patch sets the authority of the health check")
+        spec["jsonPatches"] = kept
+
+    until("both replicas are healthy", lambda: members(2, 2), every=1)
+    with made.changed("EnvoyPatchPolicy", "patgate-authorizer", left_out):
+        until("no replica is healthy", lambda: members(2, 0), every=1)
+    until("both replicas are healthy again", lambda: members(2, 2), every=1)
+
+
 def sound(made: EnvoyGateway) -> None:
     """The doctor finds nothing but what the tests lack."""
     report = made.doctor()
@@ -206,12 +227,12 @@ def without_patches(made: EnvoyGateway, gateway: Gateway, table: list[Case]) -> 
     """On a platform without EnvoyPatchPolicy, requests are answered as before, except those whose
     body must be read."""
     site = made.site
-    upgrade = "helm upgrade patgate deploy/helm/patgate -n authz -f values.yaml --wait"
-    word = "--set-file settings.guard.word=guard-word"
+    values = "-f site.yaml -f values.yaml"
+    upgrade = f"helm upgrade patgate deploy/helm/patgate -n authz {values} --wait"
     patches = made.objects("patches.yaml")
     made.delete(*patches)
     made.apply(*made.objects("without-patches.yaml"))
-    site.follow([f"{upgrade} {word} --set grpc.secret.existingSecret="])
+    site.follow([f"{upgrade} --set grpc.secret.existingSecret="])
     try:
         await_served(gateway)
         read = [case for case in table if case.token == "one-model" and case.model]
@@ -224,4 +245,4 @@ def without_patches(made: EnvoyGateway, gateway: Gateway, table: list[Case]) -> 
         gateway.expect(rest + unread)
     finally:
         made.apply(made.object("SecurityPolicy", "patgate"), *patches)
-        site.follow([f"{upgrade} {word}"])
+        site.follow([upgrade])

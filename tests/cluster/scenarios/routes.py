@@ -405,8 +405,9 @@ class Routes:
         done = self.once("--adopt")
         if done.returncode or not self.in_step():
             raise Failed(f"the objects were not taken over: {done.stderr}")
-        if self.ours()[route, name]["metadata"]["annotations"]["patgate/installation"] == (
-            before[route, name]["metadata"]["annotations"]["patgate/installation"]
+        if (
+            self.ours()[route, name]["metadata"]["annotations"]["patgate/installation"]
+            == (before[route, name]["metadata"]["annotations"]["patgate/installation"])
         ):
             raise Failed("the annotation is that of the other installation")
 

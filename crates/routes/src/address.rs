@@ -175,11 +175,13 @@ impl Host {
     }
 }
 
-/// Forms of IPv6 that lead to an IPv4 address: mapped, compatible, NAT64, 6to4 and Teredo. With them,
-/// an address could be written that is inside no network by its text, and is inside one on the wire.
+/// Forms of IPv6 that lead to an IPv4 address: mapped, compatible, translated, NAT64, 6to4 and Teredo.
+/// With them, an address could be written that is inside no network by its text, and is inside one on
+/// the wire.
 fn holds_ipv4(address: Ipv6Addr) -> bool {
     let segments = address.segments();
-    let embedded = segments[..5] == [0; 5] && (segments[5] == 0xffff || segments[5] == 0);
+    let embedded =
+        segments[..4] == [0; 4] && matches!(segments[4..6], [0, 0xffff] | [0, 0] | [0xffff, 0]);
     let is_short = address.is_unspecified() || address.is_loopback();
     let translated = segments[0] == 0x64 && segments[1] == 0xff9b;
     let tunnelled = segments[0] == 0x2002 || (segments[0] == 0x2001 && segments[1] == 0);
@@ -337,6 +339,8 @@ mod tests {
             ("http://[::127.0.0.1]", E::EmbeddedIpv4),
             ("http://[64:ff9b::169.254.169.254]", E::EmbeddedIpv4),
             ("http://[64:ff9b:1::a9fe:a9fe]", E::EmbeddedIpv4),
+            ("http://[::ffff:0:127.0.0.1]", E::EmbeddedIpv4),
+            ("http://[::ffff:0:a9fe:a9fe]", E::EmbeddedIpv4),
             ("http://[2002:7f00:1::]", E::EmbeddedIpv4),
             ("http://[2001:0:1::]", E::EmbeddedIpv4),
             ("https://10.0.0.7", E::TlsToAddress),

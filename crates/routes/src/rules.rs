@@ -73,8 +73,10 @@ const SPECIAL: &[(&str, &str)] = &[
     ("::1/128", "this machine"),
     ("fe80::/10", "link-local"),
     ("fec0::/10", "site-local"),
-    ("fd00:ec2::254/128", "a metadata server"),
+    ("fd00:ec2::/32", "where a cloud serves metadata and credentials"),
     ("fd20:ce::254/128", "a metadata server"),
+    ("fd00:c1::a9fe:a9fe/128", "a metadata server"),
+    ("fd00:42::42/128", "a metadata server"),
     ("ff00::/8", "multicast"),
 ];
 
@@ -143,6 +145,10 @@ fn special_name(name: &DnsName) -> Option<&'static str> {
         || text.starts_with("kubernetes.default.")
     {
         return Some("the API server of Kubernetes");
+    }
+    // `10-0-0-7.any.pod.cluster.local`: the DNS of a cluster makes an address of it, whatever it is.
+    if text.split('.').skip(1).any(|label| label == "pod") {
+        return Some("an IP address that is written as a name");
     }
     None
 }
@@ -283,8 +289,11 @@ mod tests {
             "[::1]",
             "[fe80::1]",
             "[fec0::1]",
+            "[fd00:ec2::23]",
             "[fd00:ec2::254]",
             "[fd20:ce::254]",
+            "[fd00:c1::a9fe:a9fe]",
+            "[fd00:42::42]",
             "[ff02::1]",
         ] {
             assert!(!admits(&everything, &format!("http://{ip}")), "{ip}");
@@ -300,7 +309,7 @@ mod tests {
 
     #[test]
     fn names() {
-        let some = rules(&[], &["api.example.org", "*.models.example", "*.svc.cluster.local"]);
+        let some = rules(&[], &["api.example.org", "*.models.example", "*.cluster.local"]);
         for (host, inside) in [
             ("api.example.org", true),
             ("API.example.ORG", true),
@@ -314,6 +323,9 @@ mod tests {
             ("a.models.example.evil", false),
             ("vllm.models.svc.cluster.local", true),
             ("kubernetes.default.svc.cluster.local", false),
+            ("127-0-0-1.x.pod.cluster.local", false),
+            ("127-0-0-1.pod.cluster.local", false),
+            ("pod.models.svc.cluster.local", true),
             ("metadata.models.example", false),
             ("localhost.models.example", false),
         ] {

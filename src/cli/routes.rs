@@ -124,7 +124,11 @@ pub(super) async fn export(session: &Session, arguments: &Export) -> anyhow::Res
     }
     match &arguments.dir {
         Some(folder) => {
-            Folder::new(folder, target, arguments.allow_empty).keep(&plan)?;
+            let mut folder = Folder::new(folder, target, arguments.allow_empty);
+            if !folder.leads()? {
+                return Err(app::Error::NotLeading.into());
+            }
+            folder.keep(&plan)?;
         }
         None => write(&plan.file(&target))?,
     }

@@ -7,7 +7,7 @@
 //! user.
 
 use std::{
-    fs::{FileType, OpenOptions},
+    fs::{self, File, FileType, OpenOptions},
     io::{self, Read as _},
     os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::Path,
@@ -101,6 +101,39 @@ pub(crate) fn read_to_string(path: &Path) -> io::Result<String> {
     }
 }
 
+/// Checks a folder into which this process writes: only root and the user of this process may make,
+/// replace and remove files in it. Where the sticky bit lets others make files, but not replace those of
+/// this user, each file in it must be checked as well.
+///
+/// # Errors
+///
+/// If it cannot be read, or others may write to it.
+pub(crate) fn check_folder(path: &Path) -> Result<(), ReadError> {
+    const STICKY: u32 = 0o1000;
+    let metadata = fs::metadata(path)?;
+    let mode = metadata.mode() & 0o7777;
+    let writable = if mode & STICKY == 0 { mode } else { mode & !GROUP_OR_OTHERS_WRITE };
+    judge(writable, metadata.uid(), rustix::process::geteuid().as_raw())?;
+    Ok(())
+}
+
+/// Opens a regular file at its own place: no link is followed, and no pipe waited for.
+///
+/// # Errors
+///
+/// If it cannot be opened, is something else, or others may write to it.
+pub(crate) fn open(options: &mut OpenOptions, path: &Path) -> Result<File, ReadError> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file = options.custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        let problem = "expected a regular file";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, problem).into());
+    }
+    judge(metadata.mode() & 0o7777, metadata.uid(), rustix::process::geteuid().as_raw())?;
+    Ok(file)
+}
+
 /// Judges a file. Its owner may write to it, whatever its mode is.
 fn judge(mode: u32, owner: u32, user: u32) -> Result<(), UntrustedFile> {
     if mode & GROUP_OR_OTHERS_WRITE != 0 {
@@ -115,7 +148,7 @@ fn judge(mode: u32, owner: u32, user: u32) -> Result<(), UntrustedFile> {
 #[cfg(test)]
 mod tests {
     use std::{
-        fs::{self, Permissions},
+        fs::Permissions,
         os::unix::fs::{PermissionsExt as _, symlink},
     };
 

@@ -1,16 +1,25 @@
 //! Keeps one file in a folder, which a gateway watches. The file is replaced by renaming, so a reader
 //! sees the old content or the new one.
+//!
+//! What is in the folder decides where the gateway sends credentials. So a folder is refused if others may
+//! write to it, and no link in it is followed.
 
 use std::{
-    fs::{self, File, TryLockError},
-    io::{self, Write as _},
+    fs::{self, File, Permissions, TryLockError},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
 use patgate_routes::{Plan, Target};
 
+use crate::files::trusted::{self, ReadError, UntrustedFile};
+
 /// The file whose lock says which process writes.
 const LOCK: &str = ".patgate-sync.lock";
+
+/// The mode of the files: everyone may read them, and only this user writes.
+const MODE: u32 = 0o644;
 
 /// A folder, for one target.
 #[derive(Debug)]
@@ -27,6 +36,8 @@ pub(crate) struct Folder {
 pub enum FolderError {
     #[error("{}: {error}", path.display())]
     Io { path: PathBuf, error: io::Error },
+    #[error("{}: {why}", path.display())]
+    Untrusted { path: PathBuf, why: UntrustedFile },
     #[error(
         "{}: no backend is left, so the file stays as it is; if all routes shall go, run this once with \
          --allow-empty",
@@ -49,13 +60,14 @@ impl Folder {
         if self.lock.is_some() {
             return Ok(true);
         }
+        self.check()?;
         let path = self.path.join(LOCK);
-        let failed = |error| FolderError::Io { path: path.clone(), error };
-        let file = File::options().create(true).append(true).open(&path).map_err(failed)?;
+        let opened = trusted::open(File::options().create(true).append(true).mode(MODE), &path);
+        let file = opened.map_err(|error| FolderError::of(&path, error))?;
         match file.try_lock() {
             Ok(()) => self.lock = Some(file),
             Err(TryLockError::WouldBlock) => return Ok(false),
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
+            Err(TryLockError::Error(error)) => return Err(FolderError::Io { path, error }),
         }
         Ok(true)
     }
@@ -66,13 +78,18 @@ impl Folder {
     ///
     /// If the file cannot be written, or would lose its last backend.
     pub(crate) fn keep(&self, plan: &Plan) -> Result<bool, FolderError> {
+        self.check()?;
         let path = self.path.join(self.target.gateway.file_name());
         let failed = |error| FolderError::Io { path: path.clone(), error };
         let text = plan.file(&self.target);
-        let found = match fs::read(&path) {
-            Ok(found) => Some(found),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(failed(error)),
+        let found = match trusted::open(File::options().read(true), &path) {
+            Ok(mut file) => {
+                let mut found = Vec::new();
+                file.read_to_end(&mut found).map_err(failed)?;
+                Some(found)
+            }
+            Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(FolderError::of(&path, error)),
         };
         if found.as_deref() == Some(text.as_bytes()) {
             return Ok(false);
@@ -84,12 +101,22 @@ impl Folder {
         Ok(true)
     }
 
+    fn check(&self) -> Result<(), FolderError> {
+        trusted::check_folder(&self.path).map_err(|error| FolderError::of(&self.path, error))
+    }
+
     fn replace(&self, path: &Path, text: &str) -> io::Result<()> {
         // In the same folder, so that renaming is one step.
-        let name = format!(".{}.{}", self.target.gateway.file_name(), std::process::id());
-        let temporary = self.path.join(name);
+        let temporary = self.path.join(format!(".{}.new", self.target.gateway.file_name()));
         let written = (|| {
-            let mut file = File::create(&temporary)?;
+            // Left by a process that was killed. A link is removed itself, not what it leads to.
+            match fs::remove_file(&temporary) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file = File::options().write(true).create_new(true).open(&temporary)?;
+            // The gateway may run as another user. The file holds no secret.
+            file.set_permissions(Permissions::from_mode(MODE))?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             fs::rename(&temporary, path)
@@ -102,8 +129,20 @@ impl Folder {
     }
 }
 
+impl FolderError {
+    fn of(path: &Path, error: ReadError) -> Self {
+        let path = path.to_owned();
+        match error {
+            ReadError::Io(error) => Self::Io { path, error },
+            ReadError::Untrusted(why) => Self::Untrusted { path, why },
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use patgate_routes::{Described, Gateway, Rules};
 
     use super::*;
@@ -168,6 +207,63 @@ mod tests {
         fs::remove_file(&file).unwrap();
         assert!(kept.keep(&plan(&["a"])).unwrap());
         assert_eq!(fs::read(&file).unwrap(), one);
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut kept = folder(dir.path(), false);
+        for (mode, is_refused) in
+            [(0o777, true), (0o775, true), (0o757, true), (0o755, false), (0o1777, false)]
+        {
+            fs::set_permissions(dir.path(), Permissions::from_mode(mode)).unwrap();
+            for outcome in [kept.keep(&plan(&["a"])), kept.leads()] {
+                let refused = matches!(outcome, Err(FolderError::Untrusted { .. }));
+                assert_eq!(refused, is_refused, "{mode:o}: {outcome:?}");
+            }
+            kept.lock = None;
+        }
+    }
+
+    #[test]
+    fn links_and_pipes_are_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::NamedTempFile::new().unwrap();
+        fs::write(elsewhere.path(), "kept").unwrap();
+        let mut kept = folder(dir.path(), false);
+        // In the place of the temporary file: the link goes, and what it leads to stays.
+        symlink(elsewhere.path(), dir.path().join(".clusters.yaml.new")).unwrap();
+        assert!(kept.keep(&plan(&["a"])).unwrap());
+        let file = dir.path().join("clusters.yaml");
+        assert!(fs::symlink_metadata(&file).unwrap().is_file());
+        assert_eq!(mode(&file), 0o644);
+        // In the place of the file.
+        fs::remove_file(&file).unwrap();
+        symlink(elsewhere.path(), &file).unwrap();
+        assert!(matches!(kept.keep(&plan(&["a"])), Err(FolderError::Io { .. })));
+        // In the place of the lock: a link, and a pipe, which nobody reads.
+        let lock = dir.path().join(LOCK);
+        symlink(elsewhere.path(), &lock).unwrap();
+        assert!(matches!(kept.leads(), Err(FolderError::Io { .. })));
+        fs::remove_file(&lock).unwrap();
+        let made = std::process::Command::new("mkfifo").arg(&lock).status().unwrap();
+        assert!(made.success());
+        assert!(matches!(kept.leads(), Err(FolderError::Io { .. })));
+        assert_eq!(fs::read_to_string(elsewhere.path()).unwrap(), "kept");
+    }
+
+    #[test]
+    fn a_file_that_others_may_write_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = folder(dir.path(), false);
+        assert!(kept.keep(&plan(&["a"])).unwrap());
+        let file = dir.path().join("clusters.yaml");
+        fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
+        assert!(matches!(kept.keep(&plan(&["a"])), Err(FolderError::Untrusted { .. })));
     }
 
     #[test]

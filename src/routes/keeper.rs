@@ -131,7 +131,7 @@ impl RoundError {
             Self::Read(_) => {
                 (RoutePart::Postgres, Missing::new("postgres.url", "the backends cannot be read"))
             }
-            Self::Folder(FolderError::Io { .. }) => {
+            Self::Folder(FolderError::Io { .. } | FolderError::Untrusted { .. }) => {
                 (RoutePart::Folder, Missing::new("--dir", "the file cannot be written"))
             }
             Self::Folder(FolderError::NothingLeft { .. })

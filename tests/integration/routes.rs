@@ -220,6 +220,8 @@ pub(crate) async fn nothing_is_removed_without_an_answer(suite: Arc<Suite>) {
         let page = page_of(&other).await;
         let leads = async || metric(page, "patgate_sync_leader").await == 1.0;
         eventually("the other one to lead", leads).await;
+        let export = format!("export --for envoy --dir {}", folder.path.display());
+        once.refused(&export, 1, "another `patgate sync` keeps these routes");
         once.refused(&command, 1, "another `patgate sync` keeps these routes");
         suite.stack.signal(&other, "TERM");
         assert_eq!(suite.stack.exit_code(&other).await, json!(0));

@@ -141,6 +141,7 @@ class Routes:
             "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT}],
         }
         self.space.apply(named("v1", "ServiceAccount", ACCOUNT), role, binding)
+        self._policy()
         token = self.space.kubectl("create", "token", ACCOUNT).stdout.strip()
         cluster = server | {"server": f"https://127.0.0.1:{self.api.port}"}
         names = {"cluster": "test", "user": ACCOUNT, "namespace": self.space.name}
@@ -157,6 +158,55 @@ class Routes:
                 }
             )
         )
+
+    def _policy(self) -> None:
+        """Limits the account to its own objects, as the document says."""
+        text = readme.block(DOCUMENT, "yaml", "# sync-policy.yaml")
+        text = text.replace("serviceaccount:authz:", f"serviceaccount:{self.space.name}:")
+        text = text.replace("name: patgate-sync", f"name: {self.space.name}")
+        text = text.replace("policyName: patgate-sync", f"policyName: {self.space.name}")
+        self.space.kubectl("apply", "-f", "-", stdin=text)
+        remove = ["delete", "--ignore-not-found", "-f", "-"]
+        self.closing.callback(lambda: self.space.kubectl(*remove, stdin=text))
+        stray = self._object({})
+
+        def holds() -> bool:
+            # The Role may not be in force yet either.
+            with contextlib.suppress(Failed):
+                return self._refused(["create"], stray)
+            return False
+
+        until("the policy holds", holds)
+
+    def _object(self, labels: dict[str, str], name: str = "patgate-stray") -> dict:
+        """One of the last kind."""
+        spec = {
+            "envoy-gateway": {"parentRefs": [{"name": "gateway"}]},
+            "istio": {
+                "hosts": ["*"],
+                "http": [{"directResponse": {"status": 404}}],
+            },
+        }[self.gateway]
+        version = {
+            "envoy-gateway": "gateway.networking.k8s.io/v1",
+            "istio": "networking.istio.io/v1",
+        }
+        kind = {"envoy-gateway": "HTTPRoute", "istio": "VirtualService"}
+        item = named(version[self.gateway], kind[self.gateway], name)
+        item["metadata"] |= {"labels": labels, "namespace": self.space.name}
+        return item | {"spec": spec}
+
+    def _refused(self, command: list[str], item: dict) -> bool:
+        """Whether the policy refuses it to the account, which may do it otherwise."""
+        account = f"--as=system:serviceaccount:{self.space.name}:{ACCOUNT}"
+        words = [*command, "--dry-run=server", account, "-f", "-"]
+        try:
+            self.space.kubectl(*words, stdin=yaml.safe_dump(item))
+        except Failed as failed:
+            if "only objects of its own instance" not in str(failed):
+                raise
+            return True
+        return False
 
     # What the operator does.
 
@@ -436,6 +486,28 @@ class Routes:
                 said = str(failed).splitlines()[-1]
             if said != expected:
                 raise Failed(f"may {verb} {what}: {said}")
+        ours = {
+            "app.kubernetes.io/managed-by": "patgate-sync",
+            "app.kubernetes.io/instance": "patgate",
+        }
+        for item, expected in (
+            (self._object(ours), False),
+            (self._object({}), True),
+            (self._object(ours | {"app.kubernetes.io/instance": "other"}), True),
+            (self._object(ours | {"app.kubernetes.io/managed-by": "other"}), True),
+            (self._object(ours, "undecided"), True),
+        ):
+            if self._refused(["create"], item) != expected:
+                raise Failed(f"refused is not {expected}: {item['metadata']}")
+        theirs = self._object({}, "patgate-undecided")
+        self.space.apply(theirs)
+        if not self._refused(["delete"], theirs):
+            raise Failed("the account may delete an object that is not its own")
+        # With the labels, so that it would be its own afterwards.
+        taken = ["patch", "--type=merge", "-p", json.dumps({"metadata": {"labels": ours}})]
+        if not self._refused(taken, theirs):
+            raise Failed("the account may take over an object that is not its own")
+        self.space.kubectl("delete", f"{self.kinds[-1]}/patgate-undecided")
 
 
 class Replica:

@@ -114,6 +114,9 @@ def attack(made: EnvoyGateway, gateway: Gateway) -> None:
             exceptions(made, team)
     finally:
         team.space.delete()
+    # Until then, its routes would attach to the listener of the next team.
+    gone = f"namespace/{team.space.name}"
+    until("the team is gone", lambda: gone not in team.space.list_names("namespaces"))
 
 
 # The first lock.

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod listener;
+mod refused;
 mod route;
 mod source;
 
@@ -14,7 +15,9 @@ use serde_json::Value;
 pub(crate) use self::{
     cluster::{Address, Cluster, Tls},
     listener::{Chain, Http, HttpFilter, Kind, Listener},
+    refused::Refused,
     route::{Host, Level, Route, Target},
+    source::Section,
 };
 use crate::value::{Read, entries};
 
@@ -84,6 +87,9 @@ pub struct Proxy {
     pub(crate) bootstrap: Value,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) clusters: BTreeMap<String, Cluster>,
+    /// Whether a cluster that is not among these does not exist.
+    pub(crate) whole_clusters: bool,
+    pub(crate) refused: Vec<Refused>,
     pub(crate) unjudged: Vec<Unjudged>,
 }
 
@@ -114,6 +120,8 @@ impl Proxy {
             bootstrap: source.bootstrap,
             listeners,
             clusters,
+            whole_clusters: source.whole_clusters,
+            refused: source.refused,
             unjudged,
         })
     }

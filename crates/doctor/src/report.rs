@@ -66,7 +66,9 @@ impl Report {
         let authorizers = context.authorizers.services.iter().map(|(name, signs)| {
             let cluster = proxy.clusters.get(name);
             let addresses = cluster.map_or(&[][..], |cluster| &cluster.addresses);
-            if addresses.is_empty() {
+            // One that does not exist is a finding.
+            let missing = cluster.is_none() && proxy.whole_clusters;
+            if addresses.is_empty() && !missing {
                 unjudged.push(Unjudged {
                     place: format!("cluster {name}"),
                     reason: "its addresses are not here, so nothing is said of its connections: read \

@@ -2,12 +2,14 @@
 
 mod ask;
 mod body;
+mod call;
 mod chain;
 mod change;
 mod exposed;
 mod fail;
 mod guard;
 mod header;
+mod refused;
 mod route;
 mod see;
 mod steps;
@@ -31,7 +33,8 @@ pub enum Severity {
     Low,
     /// Answers are wrong, an outage is worse than it must be, or one more error opens a way.
     Medium,
-    /// Requests reach a backend without patgate's permission, or secrets leave.
+    /// Requests reach a backend without patgate's permission, secrets leave, or Envoy cannot do what it
+    /// was told.
     High,
 }
 
@@ -49,7 +52,7 @@ impl fmt::Display for Severity {
 pub struct Rule {
     /// Its id, which stays the same.
     pub id: &'static str,
-    /// Its usual severity. A finding may be less severe, for example if the guard holds.
+    /// Its usual severity. A finding may be less severe, for example if the guard holds, or more.
     pub severity: Severity,
     /// What is wrong, in a few words.
     pub title: &'static str,
@@ -226,10 +229,12 @@ impl Found {
 
 /// All rules, by family.
 const FAMILIES: &[&[Rule]] = &[
+    refused::RULES,
     ask::RULES,
     chain::RULES,
     guard::RULES,
     fail::RULES,
+    call::RULES,
     route::RULES,
     header::RULES,
     change::RULES,

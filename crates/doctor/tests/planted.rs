@@ -100,9 +100,8 @@ fn each_planted_fault_is_found_and_nothing_else() {
     let mut wrong = Vec::new();
     let mut bases: BTreeMap<String, BTreeSet<_>> = BTreeMap::new();
     for fault in &faults {
-        let configuration = fault.configuration();
         let before = bases.entry(fault.on.clone()).or_insert_with(|| found(&base(&fault.on)));
-        for (form, configuration) in [("dump", dump::of(&configuration)), ("file", configuration)] {
+        for (form, configuration) in fault.forms() {
             let found = own(&configuration, before);
             let expected: BTreeSet<_> = fault.also.iter().chain([&fault.rule]).collect();
             let rules: BTreeSet<_> = found.keys().collect();

@@ -97,11 +97,6 @@ fn what_is_not_there_is_said() {
     assert!(says(&without("EndpointsConfigDump"), "cluster outbound|9191", "addresses"));
     assert!(says(&without("ListenersConfigDump"), "ListenersConfigDump", "no such part"));
 
-    let mut refused = whole.clone();
-    refused["configs"][3]["dynamic_listeners"][0]["error_state"] =
-        json!({ "details": "no such filter" });
-    assert!(says(&report(&refused), "listener 0.0.0.0_8080", "no such filter"));
-
     let mut odd = base("envoy.yaml");
     let early = &mut manager(&mut odd)["early_header_mutation_extensions"][0]["typed_config"];
     early["mutations"][7]["remove_on_match"]["key_matcher"]["safe_regex"]["regex"] =
@@ -192,4 +187,83 @@ fn the_fix_is_in_the_terms_of_what_made_the_configuration() {
     assert!(fix("Istio drops clearRouteCache").contains("EnvoyFilter"));
     assert!(fix("a SecurityPolicy without recomputeRoute").contains("recomputeRoute: true"));
     assert!(fix("the route cache stays with cluster_header").contains("clear_route_cache: true"));
+}
+
+/// The finding of this rule.
+fn found<'r>(report: &'r Report, rule: &str) -> &'r str {
+    let finding = report.findings.iter().find(|finding| finding.rule.id == rule);
+    finding.map_or("nothing", |finding| finding.found.as_str())
+}
+
+/// Without all clusters, a name that is not among them may exist.
+#[test]
+fn a_cluster_is_missing_only_where_all_are_known() {
+    let mut typo = base("envoy.yaml");
+    let filters = manager(&mut typo)["http_filters"].as_array_mut().unwrap();
+    let asks = filters.iter_mut().find(|one| one["name"] == "patgate.with-body").unwrap();
+    asks["typed_config"]["grpc_service"]["envoy_grpc"]["cluster_name"] = "patgat".into();
+    let missing =
+        |configuration: &Value| found(&report(configuration), "PG-FAIL-CLUSTER").to_owned();
+    assert!(missing(&typo).contains("no cluster is called patgat"));
+    assert!(!says(&report(&typo), "cluster patgat", "addresses"));
+    let mut from_elsewhere = typo.clone();
+    from_elsewhere["dynamic_resources"] = json!({ "cds_config": { "ads": {} } });
+    assert_eq!(missing(&from_elsewhere), "nothing");
+    assert!(says(&report(&from_elsewhere), "cluster patgat", "addresses"));
+    let mut part = dump::of(&typo);
+    assert!(missing(&part).contains("patgat"));
+    part["configs"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|part| !part["@type"].as_str().unwrap().ends_with("ClustersConfigDump"));
+    assert_eq!(missing(&part), "nothing");
+}
+
+/// A team's listener with TLS is a chain of its own, with a route table of its own.
+#[test]
+fn a_fixed_backend_is_found_on_a_listener_without_routes_by_header() {
+    let mut configuration = base("envoy-gateway");
+    let listeners = configuration["static_resources"]["listeners"].as_array_mut().unwrap();
+    let mut team = listeners[0].clone();
+    team["name"] = "default/eg/team".into();
+    team["address"]["socket_address"]["port_value"] = 10443.into();
+    let table = &mut team["default_filter_chain"]["filters"][0]["typed_config"]["route_config"];
+    let host = &mut table["virtual_hosts"][0];
+    host["domains"] = json!(["team.example.com"]);
+    let routes = host["routes"].as_array_mut().unwrap();
+    routes.truncate(1);
+    routes[0]["match"] = json!({ "prefix": "/" });
+    listeners.push(team);
+    let report = report(&configuration);
+    assert_eq!(rules(&report), ["PG-ROUTE-FIXED"]);
+    let place = &report.findings[0].places[0];
+    assert_eq!(place.listener.as_deref(), Some("default/eg/team"));
+}
+
+#[test]
+fn a_name_of_several_addresses_is_not_judged_in_either_form() {
+    let mut named = base("envoy.yaml");
+    let cluster = &mut named["static_resources"]["clusters"][0];
+    cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]
+        ["address"] = "patgate.example.com".into();
+    let asked = "has the address of each replica";
+    assert!(!says(&report(&named), "cluster patgate", asked));
+    let cluster = &mut named["static_resources"]["clusters"][0];
+    cluster.as_object_mut().unwrap().remove("type");
+    cluster["cluster_type"] = json!({
+        "name": "envoy.cluster.dns",
+        "typed_config": { "@type": "type.googleapis.com/envoy.extensions.clusters.dns.v3.DnsCluster" },
+    });
+    assert!(says(&report(&named), "cluster patgate", asked));
+}
+
+#[test]
+fn envoy_gateway_is_told_about_a_backend_object() {
+    let mut open = base("envoy-gateway");
+    let cluster = &mut open["static_resources"]["clusters"][1];
+    cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]
+        ["address"] = "10.9.8.7".into();
+    let report = report(&open);
+    assert_eq!(rules(&report), ["PG-TLS-BACKEND"]);
+    assert!(report.fix(&report.findings[0]).contains("`tls` in the Backend"));
 }

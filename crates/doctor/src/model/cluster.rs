@@ -74,6 +74,8 @@ pub(crate) struct Cluster {
     pub(crate) config: Value,
     pub(crate) addresses: Vec<Address>,
     pub(crate) tls: Tls,
+    /// Whether health checks send a name that each endpoint has for them.
+    pub(crate) checked_by_name: bool,
 }
 
 impl Cluster {
@@ -86,17 +88,29 @@ impl Cluster {
             endpoints.get(service)
         };
         let groups = assigned.map_or(&[][..], |assigned| assigned.list("endpoints"));
-        let addresses = groups
-            .iter()
-            .flat_map(|group| group.list("lb_endpoints"))
-            .map(|endpoint| Address::read(endpoint.at("endpoint/address")))
-            .collect();
-        Self { tls: tls(config), addresses, name, config: config.clone() }
+        let all = groups.iter().flat_map(|group| group.list("lb_endpoints"));
+        let addresses: Vec<_> =
+            all.clone().map(|endpoint| Address::read(endpoint.at("endpoint/address"))).collect();
+        let mut names = all.map(|endpoint| endpoint.text("endpoint/health_check_config/hostname"));
+        let checked_by_name =
+            !addresses.is_empty() && names.all(|name| name.is_some_and(|name| !name.is_empty()));
+        Self { tls: tls(config), addresses, checked_by_name, name, config: config.clone() }
     }
 
     /// The way in which its addresses are found, such as `EDS`.
     pub(crate) fn discovery(&self) -> &str {
-        self.config.text("type").unwrap_or("STATIC")
+        let custom = self.config.at("cluster_type");
+        let single = custom.is_on("typed_config/all_addresses_in_single_endpoint");
+        match custom.text("name") {
+            None => self.config.text("type").unwrap_or("STATIC"),
+            Some("envoy.cluster.dns") if single => "LOGICAL_DNS",
+            Some("envoy.cluster.dns" | "envoy.cluster.strict_dns") => "STRICT_DNS",
+            Some("envoy.cluster.logical_dns") => "LOGICAL_DNS",
+            Some("envoy.cluster.eds") => "EDS",
+            Some("envoy.cluster.original_dst") => "ORIGINAL_DST",
+            Some("envoy.cluster.static") => "STATIC",
+            Some(other) => other,
+        }
     }
 
     /// Whether several servers are behind it, as far as can be known.

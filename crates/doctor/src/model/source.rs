@@ -4,8 +4,18 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Form, NotEnvoy, Unjudged};
+use super::{Form, NotEnvoy, Unjudged, refused::Refused};
 use crate::value::{Read, unwrapped};
+
+/// A kind of resource that a control plane sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Section {
+    Listener,
+    Cluster,
+    RouteTable,
+    Endpoints,
+    Filter,
+}
 
 /// Listeners, clusters and what they refer to, wherever it stood.
 pub(super) struct Source {
@@ -19,6 +29,9 @@ pub(super) struct Source {
     pub(super) endpoints: BTreeMap<String, Value>,
     /// Filters that listeners refer to, by name.
     pub(super) filters: BTreeMap<String, Value>,
+    /// Whether all clusters are here, and not only those of a bootstrap.
+    pub(super) whole_clusters: bool,
+    pub(super) refused: Vec<Refused>,
     pub(super) unjudged: Vec<Unjudged>,
 }
 
@@ -43,6 +56,8 @@ impl Source {
             tables: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             filters: BTreeMap::new(),
+            whole_clusters: false,
+            refused: Vec::new(),
             unjudged: Vec::new(),
         }
     }
@@ -51,6 +66,7 @@ impl Source {
         let mut source = Self::new(Form::Bootstrap, bootstrap);
         source.listeners = bootstrap.list("static_resources/listeners").to_vec();
         source.clusters = bootstrap.list("static_resources/clusters").to_vec();
+        source.whole_clusters = !bootstrap.has("dynamic_resources/cds_config");
         let dynamic = [("lds_config", "listeners"), ("cds_config", "clusters")];
         for (field, what) in dynamic {
             if bootstrap.has(&format!("dynamic_resources/{field}")) {
@@ -83,13 +99,6 @@ impl Source {
             source.listeners.extend(of(part, "static_listeners", "listener"));
             for dynamic in part.list("dynamic_listeners") {
                 let name = dynamic.text("name").unwrap_or_default();
-                if dynamic.has("error_state") {
-                    let error = dynamic.text("error_state/details").unwrap_or("no reason is given");
-                    source.unjudged(
-                        &format!("listener {name}"),
-                        format!("Envoy has refused its last version, and what it serves is older: {error}"),
-                    );
-                }
                 if dynamic.has("warming_state") {
                     source.unjudged(
                         &format!("listener {name}"),
@@ -123,6 +132,28 @@ impl Source {
         for part in section("EcdsConfigDump") {
             for filter in of(part, "ecds_filters", "ecds_filter") {
                 source.filters.insert(filter.text("name").unwrap_or_default().to_owned(), filter);
+            }
+        }
+        source.whole_clusters = !source.clusters.is_empty();
+        // The part, its list, what of an entry is in use.
+        let updates = [
+            ("ListenersConfigDump", "dynamic_listeners", "active_state", Section::Listener),
+            ("ClustersConfigDump", "dynamic_active_clusters", "cluster", Section::Cluster),
+            ("ClustersConfigDump", "dynamic_warming_clusters", "cluster", Section::Cluster),
+            ("RoutesConfigDump", "dynamic_route_configs", "route_config", Section::RouteTable),
+            (
+                "EndpointsConfigDump",
+                "dynamic_endpoint_configs",
+                "endpoint_config",
+                Section::Endpoints,
+            ),
+            ("EcdsConfigDump", "ecds_filters", "ecds_filter", Section::Filter),
+        ];
+        for (name, list, active, kind) in updates {
+            for part in section(name) {
+                let entries = part.list(list).iter();
+                let refused = entries.filter_map(|one| Refused::read(kind, one, active));
+                Refused::collect(&mut source.refused, refused);
             }
         }
         source

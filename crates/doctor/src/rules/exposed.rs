@@ -33,7 +33,7 @@ pub(super) const RULES: &[Rule] = &[
         consequence: "Whoever reads the network gets the credential that patgate adds, and every prompt.",
         fix: each(
             "set a transport_socket with TLS on the cluster",
-            "add a BackendTLSPolicy for the backend's Service",
+            "set `tls` in the Backend to which the route leads, or add a BackendTLSPolicy if it leads to a Service: the policy has no effect on a Backend",
             "let mutual TLS of the mesh cover the backend, or set `tls` in a DestinationRule",
         ),
         check: to_backend,

@@ -1,6 +1,6 @@
 //! What happens while patgate, or one replica of it, does not answer?
 
-use super::{Found, Place, Rule, Severity, each, everywhere};
+use super::{Found, Place, Rule, Severity, call::is_authority, each, everywhere};
 use crate::{
     model::{Address, Cluster},
     value::Read,
@@ -151,18 +151,6 @@ pub(super) const RULES: &[Rule] = &[
         ),
         check: one,
     },
-    Rule {
-        id: "PG-FAIL-HTTP2",
-        severity: Severity::Medium,
-        title: "the cluster of patgate does not speak HTTP/2",
-        consequence: "gRPC needs HTTP/2: every check fails, and every request is refused.",
-        fix: each(
-            "set http2_protocol_options in typed_extension_protocol_options of the cluster",
-            "set `appProtocol: kubernetes.io/h2c` on the Service's port",
-            "name the Service's port `grpc`",
-        ),
-        check: http2,
-    },
 ];
 
 fn open(context: &Context<'_>, found: &mut Found) {
@@ -277,7 +265,8 @@ fn health(context: &Context<'_>, found: &mut Found) {
                 continue;
             }
             let authority = check.text("grpc_health_check/authority").unwrap_or_default();
-            if authority.is_empty() && cluster.name.contains('|') {
+            let by_name = !authority.is_empty() || cluster.checked_by_name;
+            if !by_name && !is_authority(&cluster.name) {
                 let what = format!(
                     "the health check has no `authority` and sends the name {}, which an HTTP/2 server refuses, so every replica counts as unhealthy",
                     cluster.name
@@ -323,14 +312,6 @@ fn one(context: &Context<'_>, found: &mut Found) {
     for cluster in context.patgates() {
         if cluster.discovery() == "LOGICAL_DNS" {
             found.add(Place::cluster(&cluster.name), "`type: LOGICAL_DNS`");
-        }
-    }
-}
-
-fn http2(context: &Context<'_>, found: &mut Found) {
-    for cluster in context.patgates() {
-        if cluster.http2().is_none() {
-            found.add(Place::cluster(&cluster.name), "no `http2_protocol_options`");
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::{Found, Place, Rule, Severity, each, everywhere};
 use crate::{
     guard::{Guard, NAMESPACE},
-    model::{Level, Target},
+    model::{Level, Maker, Target},
     value::{Read, texts},
     view::Context,
 };
@@ -90,16 +90,21 @@ pub(super) const RULES: &[Rule] = &[
 ];
 
 fn none(context: &Context<'_>, found: &mut Found) {
+    // Where teams add routes and policies of their own, the error elsewhere is one that any of them
+    // can make.
+    let shared = matches!(context.proxy.maker, Maker::EnvoyGateway | Maker::Istio);
+    let severity = if shared { Severity::High } else { Severity::Medium };
     for view in context.asking().filter(|view| view.guard.is_none()) {
         let rbac = view.http.filters.iter().filter(|filter| filter.kind() == "RBAC");
         let shadow = rbac.clone().find(|filter| Guard::read_shadow(&filter.config).is_some());
         match shadow {
-            Some(filter) => found.add(
-                Place::filter(view, &filter.name),
-                "its rules are shadow_rules, which only count",
-            ),
+            Some(filter) => {
+                let place = Place::filter(view, &filter.name);
+                found.at(severity, place, "its rules are shadow_rules, which only count");
+            }
             None => {
-                found.add(Place::of(view), format!("no RBAC filter wants metadata of {NAMESPACE}"))
+                let what = format!("no RBAC filter wants metadata of {NAMESPACE}");
+                found.at(severity, Place::of(view), what);
             }
         }
     }

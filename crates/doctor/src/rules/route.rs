@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use super::{Found, Place, Rule, Severity, chain::is_connect, each, everywhere};
 use crate::{
-    model::{Route, Target},
+    guard::always,
+    model::{Host, Route, Target},
     value::{Read, entries, unwrapped},
     view::{Asked, Context, View},
 };
@@ -26,7 +29,7 @@ pub(super) const RULES: &[Rule] = &[
         id: "PG-ROUTE-FIXED",
         severity: Severity::Medium,
         title: "a route leads to a cluster that patgate has not named",
-        consequence: "The backend's credential that patgate adds is for the cluster in its header, and goes to another one.",
+        consequence: "The credential and the identity headers that patgate sets are for the cluster in its header, and go to another one.",
         fix: each(
             "choose the cluster by patgate's header, as the other routes do",
             "let the HTTPRoute match on patgate's header",
@@ -110,23 +113,33 @@ fn cache(context: &Context<'_>, found: &mut Found) {
 }
 
 fn fixed(context: &Context<'_>, found: &mut Found) {
+    // patgate names a backend for the domain in the path, on whichever listener or host the request
+    // came. So all chains count together: a team's listener may lead to its own backend only.
+    let mut by_header = false;
+    let mut unnamed = BTreeSet::new();
     for view in context.asking() {
-        let by_header = |route: &Route| {
-            view.needs_answer(route)
-                || matches!(&route.target, Target::Header(name) if view.is_own(name))
-        };
-        // A gateway with one backend for everything needs no header.
-        let unnamed = view.routes().filter(|(_, route)| !view.looks_at_answer(route));
-        let unnamed = unnamed.filter_map(|(_, route)| match &route.target {
-            Target::Clusters(clusters) => Some(clusters.iter().map(|(name, _)| name.as_str())),
-            _ => None,
-        });
-        let unnamed: BTreeSet<_> = unnamed.flatten().collect();
-        if unnamed.len() < 2 && !view.routes().any(|(_, route)| by_header(route)) {
-            continue;
+        for (host, route) in view.routes() {
+            by_header |= view.needs_answer(route)
+                || matches!(&route.target, Target::Header(name) if view.is_own(name));
+            if let Target::Clusters(clusters) = &route.target
+                && !view.looks_at_answer(route)
+                && !matches!(view.asked(host, route, None), Asked::Never(_))
+                && !leads_nowhere(context, route)
+            {
+                unnamed.extend(clusters.iter().map(|(name, _)| name.as_str()));
+            }
         }
+    }
+    // A gateway with one backend for everything needs no header.
+    if unnamed.len() < 2 && !by_header {
+        return;
+    }
+    for view in context.asking() {
         for (host, route) in view.routes() {
             let Target::Clusters(clusters) = &route.target else { continue };
+            if refuses_named(view, host, route) {
+                continue;
+            }
             // Where nobody is asked, there is no identity either, which other rules report.
             let asked = !matches!(view.asked(host, route, None), Asked::Never(_));
             let leads = !is_connect(route) && !leads_nowhere(context, route);
@@ -141,6 +154,30 @@ fn fixed(context: &Context<'_>, found: &mut Found) {
             }
         }
     }
+}
+
+/// Whether a filter refuses the requests for which patgate has named a backend: then a route for what
+/// has none gets no credential.
+fn refuses_named(view: &View<'_>, host: &Host, route: &Route) -> bool {
+    let last = view.askers.iter().map(|asker| asker.at).max().unwrap_or_default();
+    view.http.filters.iter().skip(last + 1).any(|filter| {
+        let on = !filter.disabled
+            && route.per_filter(&filter.name, host, &view.http.table_config, None).is_none();
+        let rules = filter.config.at("rules");
+        let named = |permission: &Value| {
+            permission.text("header/name") == Some(view.backend_header().as_str())
+                && permission.is_on("header/present_match")
+                && !permission.is_on("header/invert_match")
+        };
+        on && filter.kind() == "RBAC"
+            && rules.text("action") == Some("DENY")
+            && entries(rules.at("policies")).any(|(_, policy)| {
+                !policy.has("condition")
+                    && !policy.has("checked_condition")
+                    && policy.list("principals").iter().any(always)
+                    && policy.list("permissions").iter().any(named)
+            })
+    })
 }
 
 fn client(context: &Context<'_>, found: &mut Found) {
@@ -231,7 +268,7 @@ fn name(context: &Context<'_>, found: &mut Found) {
                 || std::ptr::eq(other.http, view.http)
         });
         let filters: Vec<_> = sharing.flat_map(|other| &other.http.filters).collect();
-        let check = |config: &serde_json::Value, place: Place, found: &mut Found| {
+        let check = |config: &Value, place: Place, found: &mut Found| {
             for (name, settings) in entries(config.at("typed_per_filter_config")) {
                 let kind = unwrapped(settings);
                 let kind = kind.type_name();

@@ -60,8 +60,11 @@ pub struct Fault {
     #[serde(default)]
     pub also: Vec<String>,
     pub severity: Option<String>,
-    /// `read` if the real Envoy cannot be given it.
+    /// `read` if the real Envoy cannot be given it, `dump` if a file cannot have it.
     pub only: Option<String>,
+    /// What is set in the dump, by JSON pointers.
+    #[serde(default)]
+    in_dump: Map<String, Value>,
     /// Changes in every listener.
     #[serde(default)]
     everywhere: Changes,
@@ -150,6 +153,22 @@ fn shipped(name: &str) -> String {
 impl Fault {
     pub fn configuration(&self) -> Value {
         self.everywhere.apply(base(&self.on), true, &self.changes)
+    }
+
+    /// Its forms, by name: a dump, and a file if a file can have it.
+    pub fn forms(&self) -> Vec<(&'static str, Value)> {
+        let file = self.configuration();
+        let mut dump = dump::of(&file);
+        for (pointer, value) in &self.in_dump {
+            let (parent, key) = pointer.rsplit_once('/').unwrap();
+            let parent = dump.pointer_mut(parent).unwrap_or_else(|| panic!("no {pointer}"));
+            match parent {
+                Value::Array(items) => items.push(value.clone()),
+                other => other[key] = value.clone(),
+            }
+        }
+        let file = (self.only.as_deref() != Some("dump")).then_some(("file", file));
+        [("dump", dump)].into_iter().chain(file).collect()
     }
 }
 

@@ -238,8 +238,8 @@ pub(super) const KEYS: &[Key] = &[
         "guard.word",
         "patgate",
         "Value of the dynamic metadata field `guard` in each answer that lets a request through; the \
-         guard in Envoy requires it. It is not a secret. Choose one per installation that no other \
-         authorization service sends.",
+         guard in Envoy requires it. Choose one per installation that no other authorization service \
+         sends, and tell it only to those who run the gateway.",
     ),
     key(
         "drain.delay",

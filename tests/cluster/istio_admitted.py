@@ -59,6 +59,7 @@ BROKEN = {
         set_to("EnvoyFilter", "spec.configPatches.0.patch.operation", "INSERT"),
         "INSERT",
     ),
+    "log.yaml": (set_to("Telemetry", "spec.accessLogging", "on"), "accessLogging"),
     "patgate.yaml": (
         set_to("DestinationRule", "spec.trafficPolicy.connectionPool.tcp.connectTimeout", "0s"),
         "duration",

@@ -64,7 +64,7 @@ def provider(istio: Istio, **fields) -> None:
     """Changes the provider, as another upgrade of istiod would."""
     config = istio.system.get("configmap", "istio")
     mesh = yaml.safe_load(config["data"]["mesh"])
-    [patgate] = mesh["extensionProviders"]
+    [patgate] = [one for one in mesh["extensionProviders"] if one["name"] == "patgate"]
     patgate["envoyExtAuthzGrpc"] |= fields
     istio.system.apply(
         {

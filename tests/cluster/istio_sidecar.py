@@ -17,7 +17,7 @@ from programs import Failed, helm, run
 from sites import Site
 
 PORT = 9080
-FILES = ("connection.yaml", "authorizer.yaml", "answers.yaml", "patgate.yaml")
+FILES = ("connection.yaml", "authorizer.yaml", "answers.yaml", "patgate.yaml", "log.yaml")
 
 
 def show(site: Site, istio: Istio, values: dict) -> None:

@@ -10,8 +10,6 @@ from collections.abc import Callable
 import build
 import readme
 import yaml
-from authority import Authority
-from cases import HOST
 from kube import Namespace, named, ready, until
 from load import WORKLOAD
 from programs import ROOT, Failed, helm, kubectl, run
@@ -60,6 +58,17 @@ class Istio:
         self.follow("$ GUARD_WORD=")
         self.team.make()
 
+    def uninstall(self) -> None:
+        """Follows the README, and leaves Istio itself."""
+        self.follow("$ kubectl delete -f deploy/istio/gateway.yaml")
+        left = self.system.list_names(
+            "validatingadmissionpolicies,validatingadmissionpolicybindings"
+        )
+        spaces = self.system.list_names("namespaces")
+        kept = [name for name in left if "patgate" in name]
+        if kept or f"namespace/{self.ingress.name}" in spaces:
+            raise Failed(f"the README leaves: {kept}, {spaces}")
+
     def remove(self) -> None:
         """Removes what is in no namespace, and the namespaces."""
         kinds = "validatingadmissionpolicy,validatingadmissionpolicybinding"
@@ -82,16 +91,9 @@ class Istio:
         return f"{self.system.state()}\n{self.ingress.state()}"
 
     def certificates(self) -> dict:
-        """Makes the certificate of patgate's port, and returns the chart's values about it."""
-        authority = Authority("patgate")
-        issued = authority.issue(self.site.host("patgate"))
-        (self.folder / "ca.crt").write_text(authority.text)
-        del issued["serial"]
-        self.site.space.secret("patgate-tls", **issued)
-        of_gateway = authority.issue(HOST)
-        for key in ("tls.crt", "tls.key"):
-            (self.folder / key).write_text(of_gateway[key])
-        added = yaml.safe_load(readme.block(README, "yaml", "# values.yaml, in addition"))
+        """Makes the certificates, and returns the chart's values about that of patgate's port."""
+        self.follow("$ openssl req")
+        added = yaml.safe_load(readme.block(README, "yaml", "# values-istio.yaml"))
         added["settings"]["guard"]["word"] = WORD
         return added
 
@@ -217,11 +219,26 @@ class Istio:
         """Adds a provider that is the shipped one except for these fields."""
         config = self.system.get("configmap", "istio")
         mesh = yaml.safe_load(config["data"]["mesh"])
-        [shipped] = mesh["extensionProviders"]
-        added = {"name": name, "envoyExtAuthzGrpc": shipped["envoyExtAuthzGrpc"] | fields}
-        mesh["extensionProviders"] = [shipped, added]
+        shipped = mesh["extensionProviders"]
+        [patgate] = [one for one in shipped if one["name"] == "patgate"]
+        added = {"name": name, "envoyExtAuthzGrpc": patgate["envoyExtAuthzGrpc"] | fields}
+        mesh["extensionProviders"] = [*shipped, added]
         data = config["data"] | {"mesh": yaml.safe_dump(mesh, sort_keys=False)}
         self.system.apply({**named("v1", "ConfigMap", "istio"), "data": data})
+
+    def refusals(self) -> int:
+        """Returns how many requests the guard has refused, as a scraper of the proxy reads it."""
+        found = re.findall(
+            r"^envoy_http_rbac_patgate_guard_denied\{.*\} (\d+)$",
+            self.admin("stats/prometheus"),
+            re.M,
+        )
+        return sum(map(int, found))
+
+    def log(self) -> list[dict]:
+        """Returns the lines of the access log."""
+        lines = self.ingress.kubectl("logs", self.pod(), "-c", "istio-proxy").stdout.splitlines()
+        return [json.loads(line) for line in lines if line.startswith('{"')]
 
     def dump(self) -> dict:
         return json.loads(self.admin("config_dump?include_eds"))

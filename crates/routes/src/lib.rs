@@ -44,6 +44,7 @@ const SHIPPED: &[&str] = &[
     "rewrite",
     "rewrite-azure",
     "rewrite-host",
+    "unavailable",
     "undecided",
 ];
 

@@ -13,6 +13,7 @@ import synced
 import yaml
 from cases import Case, Gateway
 from istio_site import GATEWAY, Istio
+from kube import until
 from programs import Failed, helm
 from sites import Site
 
@@ -39,11 +40,14 @@ def run(site: Site) -> None:
         served(site, istio, gateway, Gateway(site, f"{name}:443", tls=True))
         synced.show(site, gateway, "istio", istio.ingress)
         order(istio, gateway)
+        unserved(istio, gateway)
         istio_holes.show(istio, gateway)
+        reported(istio, gateway)
         istio_admitted.misspelled(istio)
         istio_teams.show(istio, gateway)
         istio_failures.show(site, istio, gateway)
         istio_sidecar.show(site, istio, values)
+        istio.uninstall()
     except Failed:
         site.say(istio.state())
         raise
@@ -116,6 +120,52 @@ def order(istio: Istio, gateway: Gateway) -> None:
         istio.settle()
         gateway.expect(honest)
     older(istio, gateway)
+
+
+def unserved(istio: Istio, gateway: Gateway) -> None:
+    """A domain whose backend has no objects is out of service, for its users only."""
+    away = Case("no objects", "/proxy/beta/v1/models", "beta")
+    away = replace(away, status=(503,), says="backend_unavailable")
+    names = ("virtualservice", "destinationrule", "serviceentry")
+    for name in names:
+        istio.ingress.kubectl("delete", name, "patgate-backend-model-beta")
+    istio.settle()
+    gateway.expect([away, Case("served", token="good", backend="model-acme")])
+    # The route for it is older than those of the backend, and stands behind them all the same.
+    istio.backend("model-beta", "beta")
+    istio.settle()
+    gateway.expect([replace(away, status=(200,), backend="model-beta", says="")])
+
+
+def reported(istio: Istio, gateway: Gateway) -> None:
+    """The guard's refusals are counted, and the log says why, without a secret."""
+    before = istio.refusals()
+    token = istio.site.tokens["good"]
+    istio.delete("authorization.yaml")
+    istio.settle()
+    gateway.expect(
+        [Case("not asked about", f"/proxy/acme/v1/models?key={token}", http=(1,), status=(503,))]
+    )
+    counted = istio.refusals() - before
+    istio.restore("authorization.yaml")
+    istio.settle()
+    if counted != 1:
+        raise Failed(f"the guard has refused one request, and {counted} are counted")
+    none = "rbac_access_denied_matched_policy[none]"
+    # Envoy writes a log every ten seconds.
+    until(
+        "the refusal is in the log",
+        lambda: any(line["response_code_details"] == none for line in istio.log()),
+        every=1,
+    )
+    lines = istio.log()
+    if token in str(lines) or any("?" in line["path"] for line in lines if line["path"]):
+        raise Failed("the access log has a query, or a token")
+    missing = {"ext_authz_denied", "cluster_not_found"} - {
+        line["response_code_details"] for line in lines
+    }
+    if missing:
+        raise Failed(f"the access log does not name {sorted(missing)}")
 
 
 def older(istio: Istio, gateway: Gateway) -> None:

@@ -97,6 +97,21 @@ fn what_is_not_there_is_said() {
     assert!(says(&without("EndpointsConfigDump"), "cluster outbound|9191", "addresses"));
     assert!(says(&without("ListenersConfigDump"), "ListenersConfigDump", "no such part"));
 
+    let mut unbound = whole.clone();
+    unbound["configs"][3]["dynamic_listeners"].as_array_mut().unwrap().push(json!({
+        "name": "127.0.0.1_80",
+        "error_state": {
+            "failed_configuration": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": 80 } } },
+            "details": "cannot bind '127.0.0.1:80': Permission denied",
+        },
+    }));
+    assert!(says(
+        &report(&unbound),
+        "listener 127.0.0.1_80",
+        "cannot bind '127.0.0.1:80': Permission"
+    ));
+    assert!(rules(&report(&unbound)).is_empty());
+
     let mut odd = base("envoy.yaml");
     let early = &mut manager(&mut odd)["early_header_mutation_extensions"][0]["typed_config"];
     early["mutations"][7]["remove_on_match"]["key_matcher"]["safe_regex"]["regex"] =

@@ -12,7 +12,8 @@ const PART: usize = 8;
 /// A value with more words than this is a sentence or a script.
 const SENTENCE: usize = 4;
 /// Values under these keys are names, which may be shown.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
+    "address",
     "@type",
     "type_url",
     "typeUrl",
@@ -43,6 +44,12 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
+    /// Whether only the socket was not to be had, on which nothing is in use then: a fault of the
+    /// machine, not of what was sent.
+    pub(super) fn is_unbound(&self) -> bool {
+        self.part == Section::Listener && !self.serves && self.reason.starts_with("cannot bind")
+    }
+
     /// Collects them. Envoy lists a refused listener twice, the second time without what is in use.
     pub(super) fn collect(all: &mut Vec<Self>, more: impl Iterator<Item = Self>) {
         for one in more {

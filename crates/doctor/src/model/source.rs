@@ -156,6 +156,16 @@ impl Source {
                 Refused::collect(&mut source.refused, refused);
             }
         }
+        let refused = std::mem::take(&mut source.refused);
+        let (unbound, refused): (Vec<_>, Vec<_>) =
+            refused.into_iter().partition(Refused::is_unbound);
+        source.refused = refused;
+        for one in unbound {
+            source.unjudged(
+                &format!("listener {}", one.name),
+                format!("Envoy does not listen there: {}", one.reason),
+            );
+        }
         source
     }
 

@@ -50,7 +50,7 @@ def show(site: Site, gateway: Gateway, target: str, space: Namespace) -> None:
         site.follow(
             [
                 f"patgate backend create model-gamma --url {url} --kind vllm",
-                "patgate domain update gamma --upstream model-gamma",
+                "patgate domain set-upstream gamma model-gamma",
             ],
             env,
         )
@@ -63,7 +63,7 @@ def show(site: Site, gateway: Gateway, target: str, space: Namespace) -> None:
 
         site.follow(
             [
-                "patgate domain update gamma --upstream model-delta",
+                "patgate domain set-upstream gamma model-delta",
                 "patgate backend delete model-gamma",
             ],
             env,

@@ -102,7 +102,7 @@ const ROOMS: &[Room] = &[
     Room {
         name: "routes",
         modules: &["routes"],
-        uses: &[CORE, "config", "postgres", "process", "server", "telemetry"],
+        uses: &[CORE, "config", "files", "postgres", "process", "server", "telemetry"],
     },
     Room {
         name: "admin",

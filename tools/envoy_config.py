@@ -121,13 +121,13 @@ def _point(clusters, name, addresses):
     if cluster is None:
         cluster = {"name": name, "connect_timeout": "1s"}
         clusters.append(cluster)
-    # A Unix socket is refused by every type but STATIC.
+    # A Unix socket is refused by every type but STATIC, whose endpoints have no host names of their
+    # own.
     cluster["type"] = "STATIC"
+    endpoints = [{"hostname": name, "address": _address(to)} for to in addresses]
     cluster["load_assignment"] = {
         "cluster_name": name,
-        "endpoints": [
-            {"lb_endpoints": [{"endpoint": {"address": _address(to)}} for to in addresses]}
-        ],
+        "endpoints": [{"lb_endpoints": [{"endpoint": endpoint} for endpoint in endpoints]}],
     }
 
 

@@ -18,7 +18,7 @@ import readme
 import yaml
 from disturb import SERVE, processes
 from kube import Namespace, named, ready, until
-from programs import ROOT, Failed, helm, kubectl
+from programs import ROOT, Failed, helm
 from sites import Site
 
 SHIPPED = ROOT / "deploy/envoy-gateway"
@@ -266,24 +266,8 @@ class EnvoyGateway:
     def admin(self, pod: dict | None = None) -> Iterator[str]:
         """Yields the address of the admin interface of one Envoy."""
         pod = (pod or self.system.pods(self.selector)[0])["metadata"]["name"]
-        command = [kubectl(), f"--kubeconfig={self.site.cluster.kubeconfig}", "-n", SYSTEM]
-        command += ["port-forward", f"pod/{pod}", ":19000", "--address=127.0.0.1"]
-        forward = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        try:
-            line = forward.stdout.readline()
-            match = re.search(r"127\.0\.0\.1:(\d+) ", line)
-            if not match:
-                raise Failed(f"kubectl port-forward: {line}{forward.stdout.read()}")
-            yield f"http://127.0.0.1:{match[1]}"
-        finally:
-            forward.kill()
-            forward.communicate()
+        with self.system.forward(pod, 19000) as address:
+            yield f"http://{address}"
 
     def doctor(self) -> dict:
         """Returns what the doctor says of one Envoy."""

@@ -1,9 +1,12 @@
 """A namespace of the cluster: reads and writes objects with kubectl, and awaits conditions."""
 
+import contextlib
 import json
+import re
 import string
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +48,29 @@ class Namespace:
     def execute(self, pod: str, *command: str, stdin: str | None = None) -> str:
         interactive = ["-i"] if stdin is not None else []
         return self.kubectl("exec", *interactive, pod, "--", *command, stdin=stdin).stdout
+
+    @contextlib.contextmanager
+    def forward(self, pod: str, port: int) -> Iterator[str]:
+        """Yields an address on this machine that leads to a port of a pod through the API server, even
+        to a port on the pod's loopback."""
+        command = [kubectl(), f"--kubeconfig={self.kubeconfig}", "-n", self.name]
+        command += ["port-forward", f"pod/{pod}", f":{port}", "--address=127.0.0.1"]
+        forward = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            line = forward.stdout.readline()
+            match = re.search(r"127\.0\.0\.1:\d+(?= )", line)
+            if not match:
+                raise Failed(f"kubectl port-forward: {line}{forward.stdout.read()}")
+            yield match[0]
+        finally:
+            forward.kill()
+            forward.communicate()
 
     def make(self) -> None:
         """Makes the namespace, which accepts only pods that Pod Security `restricted` permits."""

@@ -9,7 +9,6 @@ import os
 import re
 import secrets
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,29 +191,13 @@ class Site:
     def operator(self) -> Iterator[dict[str, str]]:
         """Yields the environment for the operator's commands. Postgres is reached through the API
         server, so this also works where this machine is in no network of the cluster's."""
-        command = [kubectl(), f"--kubeconfig={self.cluster.kubeconfig}", "-n", self.stores.name]
-        command += ["port-forward", "pod/stores", ":5432", "--address=127.0.0.1"]
-        forward = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        try:
-            line = forward.stdout.readline()
-            match = re.search(r"127\.0\.0\.1:(\d+) ", line)
-            if not match:
-                raise Failed(f"kubectl port-forward: {line}{forward.stdout.read()}")
+        with self.stores.forward("stores", 5432) as address:
             url = self.folder / "operator.url"
             login = f"operator:{self.passwords['operator']}"
-            url.write_text(f"postgres://{login}@127.0.0.1:{match[1]}/patgate?sslmode=disable")
+            url.write_text(f"postgres://{login}@{address}/patgate?sslmode=disable")
             url.chmod(0o600)
             keyring = str(self.folder / "keyring")
             yield {"PATGATE_POSTGRES_URL_FILE": "operator.url", "PATGATE_KEYRING_FILE": keyring}
-        finally:
-            forward.kill()
-            forward.communicate()
 
     # Requests and load.
 

@@ -51,8 +51,8 @@ class Namespace:
 
     @contextlib.contextmanager
     def forward(self, pod: str, port: int) -> Iterator[str]:
-        """Yields an address on this machine that leads to a port of a pod through the API server, even
-        to a port on the pod's loopback."""
+        """Yields an address on this machine that leads to a port of a pod, which may be on the
+        loopback of the pod: the connection goes through the API server."""
         command = [kubectl(), f"--kubeconfig={self.kubeconfig}", "-n", self.name]
         command += ["port-forward", f"pod/{pod}", f":{port}", "--address=127.0.0.1"]
         forward = subprocess.Popen(

@@ -32,6 +32,7 @@ WITHOUT_OWN_FILTERS = {
     "PILOT_ENABLE_ALPN_FILTER": "false",
     "PILOT_ENABLE_METADATA_EXCHANGE": "false",
 }
+GROUP = "admissionregistration.k8s.io"
 SMALL = {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}}
 # Time for a slow machine, as for a plain Envoy.
 PATIENT = {"0.25s": "20s", "0.2s": "16s", "0.1s": "2s"}
@@ -61,20 +62,19 @@ class Istio:
     def uninstall(self) -> None:
         """Follows the README, and leaves Istio itself."""
         self.follow("$ kubectl delete -f deploy/istio/gateway.yaml")
-        left = self.system.list_names(
-            "validatingadmissionpolicies,validatingadmissionpolicybindings"
-        )
-        spaces = self.system.list_names("namespaces")
-        kept = [name for name in left if "patgate" in name]
-        if kept or f"namespace/{self.ingress.name}" in spaces:
-            raise Failed(f"the README leaves: {kept}, {spaces}")
+        # Another control plane may run beside this one, with policies of its own.
+        shipped = {
+            f"{item['kind'].lower()}.{GROUP}/{item['metadata']['name']}"
+            for item in self._policies()
+        }
+        shipped.add(f"namespace/{self.ingress.name}")
+        kinds = "namespaces,validatingadmissionpolicies,validatingadmissionpolicybindings"
+        if left := shipped & self.system.list_names(kinds):
+            raise Failed(f"the README leaves: {sorted(left)}")
 
     def remove(self) -> None:
         """Removes what is in no namespace, and the namespaces."""
-        kinds = "validatingadmissionpolicy,validatingadmissionpolicybinding"
-        for kind in kinds.split(","):
-            names = ("patgate-istio-owned", "patgate-istio-foreign")
-            self.system.kubectl("delete", kind, *names, "--ignore-not-found")
+        self.drop(*self._policies())
         hooks = "validatingwebhookconfiguration,mutatingwebhookconfiguration"
         for kind in hooks.split(","):
             for name in self.system.list_names(kind):
@@ -86,6 +86,11 @@ class Istio:
     def await_removed(self) -> None:
         names = {f"namespace/{space.name}" for space in (self.system, self.ingress, self.team)}
         until("Istio is gone", lambda: not names & self.system.list_names("namespaces"))
+
+    def _policies(self) -> list[dict]:
+        """The shipped objects that are in no namespace."""
+        text = (SOURCE / "admission.yaml").read_text()
+        return [item for item in yaml.safe_load_all(text) if item]
 
     def state(self) -> str:
         return f"{self.system.state()}\n{self.ingress.state()}"

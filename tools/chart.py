@@ -4,7 +4,7 @@
     python tools/chart.py --check    reports what is out of date; then the exit status is 1
 
 - values.schema.json: from the defaults in values.yaml, the constraints below, and the settings of
-  README.md.
+  docs/configuration.md.
 - the table of values in the chart's README.md: from the comments of values.yaml.
 - files/: copies of the alerts, the dashboard and the API tables. Helm reads no file outside of a
   chart, and warns of links.
@@ -300,7 +300,7 @@ def derived(root: Path) -> dict[Path, str]:
     """Returns the derived files by their path in the repository `root`."""
     values = (root / CHART / "values.yaml").read_text()
     files = {
-        CHART / "values.schema.json": schema(values, (root / "README.md").read_text()),
+        CHART / "values.schema.json": schema(values, (root / "docs/configuration.md").read_text()),
         CHART / "README.md": with_table((root / CHART / "README.md").read_text(), values),
         CHART / "files/alerts.yaml": (root / "deploy/observability/alerts.yaml").read_text(),
         CHART / "files/dashboard.json": (root / "deploy/observability/dashboard.json").read_text(),
@@ -422,9 +422,9 @@ def of_default(path, value):
     raise SystemExit(f"tools/chart.py: {path} needs a constraint")
 
 
-def settings(readme: str) -> list[tuple[str, str, str]]:
-    """Returns key, default and meaning of each setting in the table of README.md."""
-    rows = readme.split("<!-- configuration:begin -->")[1].split("<!-- configuration:end -->")[0]
+def settings(document: str) -> list[tuple[str, str, str]]:
+    """Returns key, default and meaning of each setting in the table of docs/configuration.md."""
+    rows = document.split("<!-- configuration:begin -->")[1].split("<!-- configuration:end -->")[0]
     found = re.findall(r"^\| `([a-z0-9_.]+)` \| [^|]* \| `?([^|`]*)`? \| (.*) \|$", rows, re.M)
     missing = WRITTEN.keys() - {key for key, _, _ in found}
     if missing:

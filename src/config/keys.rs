@@ -524,9 +524,9 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_holds_the_reference() {
-        let readme = include_str!("../../README.md");
-        let held = readme.split("<!-- configuration:").nth(1).unwrap();
+    fn the_document_holds_the_reference() {
+        let document = include_str!("../../docs/configuration.md");
+        let held = document.split("<!-- configuration:").nth(1).unwrap();
         assert_eq!(held.split_once("-->").unwrap().1.trim(), reference().trim());
     }
 

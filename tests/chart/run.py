@@ -305,7 +305,8 @@ def changed_sources():
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         shutil.copytree(ROOT / "deploy", root / "deploy")
-        shutil.copy(ROOT / "README.md", root)
+        (root / "docs").mkdir()
+        shutil.copy(ROOT / "docs/configuration.md", root / "docs")
         changes = {
             "deploy/observability/alerts.yaml": "files/alerts.yaml",
             "deploy/helm/patgate/values.yaml": "README.md",

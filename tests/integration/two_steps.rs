@@ -268,8 +268,8 @@ pub(crate) async fn the_first_route_has_the_paths_of_all_that_lead_to_backends(_
 pub(crate) async fn a_body_counts_for_as_long_as_it_may_take(_: Arc<Suite>) {
     let mut config = shipped();
     let manager = manager(&mut config["static_resources"]["listeners"][0]);
-    let readme = fs::read_to_string(project("README.md")).unwrap();
-    let row = readme.lines().find(|line| line.starts_with("| `bodies.timeout` |")).unwrap();
+    let document = fs::read_to_string(project("docs/configuration.md")).unwrap();
+    let row = document.lines().find(|line| line.starts_with("| `bodies.timeout` |")).unwrap();
     let default = row.split('|').nth(3).unwrap().trim().trim_matches('`');
     assert_eq!(manager["request_timeout"], default);
 }

@@ -43,6 +43,7 @@ use crate::{
     config::{Config, ConfigErrors, ConfigPurpose, KeyRingFileError},
     domain::DomainRef,
     postgres::{self, SchemaError},
+    process::secrecy,
     telemetry,
 };
 
@@ -169,6 +170,7 @@ const LAST_TASKS: Duration = Duration::from_secs(1);
 
 /// Runs the command that the arguments of this process name.
 pub fn run() -> ExitCode {
+    secrecy::hide_memory();
     let cli = match arguments::parse::<Cli>() {
         Ok(cli) => cli,
         Err(Some(help)) => help.exit(),

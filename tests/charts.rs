@@ -1,14 +1,26 @@
-//! Compares the pictures of docs/performance.md with its table. It needs no servers.
+//! Compares the pictures and the summary of docs/performance.md with its table. It needs no servers.
 //!
-//! `make bench DOCS=1` writes both. After a change of `benches/checks/chart.rs`, draw them again from
+//! `make bench DOCS=1` writes them. After a change of `benches/checks/chart.rs`, draw them again from
 //! the same table: `UPDATE=1 cargo test --test charts`.
 
 #[path = "../benches/checks/chart.rs"]
 mod chart;
+#[path = "../benches/checks/summary.rs"]
+mod summary;
 
 use std::{collections::BTreeSet, env, fs, path::Path};
 
 use chart::{BEGIN, END, Picture};
+
+#[test]
+fn the_summary_shows_the_table() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/performance.md");
+    let document = fs::read_to_string(path).unwrap();
+    let shown = format!("{}{}{}", summary::BEGIN, summary::summary(&document), summary::END);
+    // Every figure that it names was measured.
+    assert_eq!(shown.matches("\n| ").count(), 8, "{shown}");
+    assert!(document.contains(&shown), "docs/performance.md does not say:\n{shown}");
+}
 
 #[test]
 fn the_pictures_show_the_table() {

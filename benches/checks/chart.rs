@@ -150,8 +150,8 @@ text{fill:#f0f6fc}
 
 /// A figure of the table: the median, and its interval if it was measured in rounds.
 #[derive(Clone, Copy)]
-struct Figure {
-    median: f64,
+pub(crate) struct Figure {
+    pub(crate) median: f64,
     from: f64,
     to: f64,
 }
@@ -179,7 +179,7 @@ pub(crate) fn draw(table: &str) -> Vec<Picture> {
 }
 
 /// Reads the rows of a Markdown table that begin with a figure's name.
-fn figures(table: &str) -> BTreeMap<&str, Figure> {
+pub(crate) fn figures(table: &str) -> BTreeMap<&str, Figure> {
     let rows = table.lines().filter_map(|line| {
         let (name, rest) = line.strip_prefix("| `")?.split_once("` |")?;
         let cells = rest.split('|').map(|cell| cell.trim().parse().ok());
@@ -304,7 +304,7 @@ impl Chart {
 }
 
 /// Writes three digits, or all before the point, with commas between thousands.
-fn digits(value: f64) -> String {
+pub(crate) fn digits(value: f64) -> String {
     match value {
         ..10.0 => format!("{value:.2}"),
         ..100.0 => format!("{value:.1}"),

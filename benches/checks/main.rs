@@ -31,6 +31,7 @@ mod self_service;
 mod servers;
 mod site;
 mod statistics;
+mod summary;
 mod tap;
 mod throughput;
 mod traces;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, io::ErrorKind};
 use patgate_testing::stack::project;
 use serde_json::json;
 
-use crate::{bench::Plan, chart, instructions, neighbours, revocation, statistics::Spread};
+use crate::{bench::Plan, chart, instructions, neighbours, revocation, statistics::Spread, summary};
 
 /// Figures by their names, which docs/performance.md explains.
 #[derive(Default)]
@@ -211,13 +211,14 @@ struct Judged {
     holds: bool,
 }
 
-/// Replaces the table in the document, and the pictures that show its figures.
+/// Replaces the table in the document, and the pictures and the summary that show its figures.
 fn document(table: &str) {
     let path = project(DOCUMENT);
     let text = fs::read_to_string(&path).unwrap();
     let pictures = chart::draw(table);
     let list: Vec<_> = pictures.iter().map(|picture| &*picture.markdown).collect();
     let text = replaced(&text, chart::BEGIN, &list.join("\n"), chart::END);
+    let text = replaced(&text, summary::BEGIN, &summary::summary(table), summary::END);
     fs::write(path, replaced(&text, BEGIN, table, END)).unwrap();
     for picture in pictures {
         fs::write(project(&format!("{}/{}", chart::DIR, picture.file)), picture.svg).unwrap();

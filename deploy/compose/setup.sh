@@ -30,7 +30,7 @@ umask 077
 mkdir -p keys operator owner passwords server web
 cd ..
 
-for name in postgres owner gateway operator web redis-serve redis-admin; do password "$name"; done
+for name in postgres owner gateway operator web redis-serve redis-admin redis-web; do password "$name"; done
 secret() { cat "state/passwords/$1"; }
 url() { echo "postgres://$1:$(secret "$1")@postgres:5432/patgate?sslmode=disable"; }
 url owner | once state/owner/postgres.url
@@ -39,7 +39,7 @@ url operator | once state/operator/postgres.url
 url web | once state/web/postgres.url
 secret redis-serve | once state/server/redis.password
 secret redis-admin | once state/operator/redis.password
-secret redis-admin | once state/web/redis.password
+secret redis-web | once state/web/redis.password
 if [ ! -s state/keys/keyring ]; then
     "$ENGINE" run --rm --network=none "$image" keyring new | once state/keys/keyring
     [ -s state/keys/keyring ] || { rm -f state/keys/keyring; die "$image made no key ring"; }
@@ -64,6 +64,7 @@ maxmemory-policy allkeys-lru
 user default off
 user patgate-serve on >$(secret redis-serve) resetkeys ~patgate:* resetchannels -@all +mget +psetex
 user patgate-admin on >$(secret redis-admin) resetkeys ~patgate:* resetchannels -@all +mget +del
+user patgate-web on >$(secret redis-web) resetkeys ~patgate:* resetchannels -@all +del
 CONF
 
 # The shipped configuration, with the names of containers in place of this machine's address.

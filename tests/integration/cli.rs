@@ -7,6 +7,7 @@ pub(crate) mod connect;
 pub(crate) mod demo;
 pub(crate) mod errors;
 pub(crate) mod keyring;
+pub(crate) mod memory;
 pub(crate) mod revocation;
 pub(crate) mod self_service;
 pub(crate) mod settings;

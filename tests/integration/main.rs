@@ -208,6 +208,7 @@ fn main() -> ExitCode {
         cli::keyring::keys_rotate,
         cli::keyring::a_key_in_use_is_not_dropped,
         cli::keyring::a_ring_that_others_may_write_is_not_used,
+        cli::memory::is_in_no_core_dump,
         cli::revocation::a_leaked_token_is_revoked_by_its_text,
         cli::revocation::tokens_are_revoked_in_bulk,
         bulk::revocations_and_rotations_do_not_deadlock,

@@ -20,7 +20,7 @@ fn documented() -> Vec<Vec<String>> {
     let lines = text.lines().filter(|line| line.starts_with("ACL SETUSER patgate-"));
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect();
     let users: Vec<Vec<String>> = lines.map(words).collect();
-    assert_eq!(users.len(), 3, "serve, relay, admin");
+    assert_eq!(users.len(), 4, "serve, relay, admin, web");
     users
 }
 
@@ -68,10 +68,12 @@ pub(crate) async fn the_documented_users_are_enough_and_no_more_is_needed(suite:
     let relay = relayed(&world);
     let relay = relay.each_ref().map(String::as_str);
     let server = cli.login(&world, "server");
+    let site = cli.with("web.postgres.url", &world.url("web", world.port));
     for words in documented() {
         let user = words[2].clone();
         let (asks, command) = match &*user {
             "patgate-admin" => (cli.clone(), "config check --admin --connect"),
+            "patgate-web" => (site.with_all(&[&url(&user)]), "config check --self-service --connect"),
             "patgate-relay" => (server.with_all(&[&url(&user)]).with_all(&relay), CHECK),
             _ => (server.with_all(&[&url(&user)]), CHECK),
         };

@@ -225,6 +225,8 @@ fn main() -> ExitCode {
         cli::tokens::scopes_hold_colons_and_slashes,
         cli::tokens::tokens_rotate_at_once_or_after_a_grace,
         cli::tokens::deletion_takes_along_what_hangs_on_it,
+        cli::updates::each_prints_what_show_prints,
+        cli::updates::every_change_is_known,
         schema::blocking::a_replicas_login_holds_up_no_change,
         schema::blocking::a_command_that_waits_names_who_holds_the_lock,
         schema::blocking::an_audit_line_cannot_be_forged,

@@ -41,6 +41,7 @@ mod lists;
 mod live;
 mod locked;
 mod log_level;
+mod logged_paths;
 mod losses;
 mod metrics;
 mod output;
@@ -615,6 +616,8 @@ fn main() -> ExitCode {
         decision_log::text_of_clients_stays_within_its_line,
         decision_log::allows_are_sampled,
         decision_log::what_one_token_repeats_is_counted,
+        logged_paths::a_path_that_no_rule_names_is_told,
+        logged_paths::paths_are_counted_apart_up_to_a_number,
         decision_log::what_anybody_can_cause_is_paced_and_counted,
         decision_log::a_full_queue_holds_up_nobody,
         decision_log::a_log_that_cannot_be_written_holds_up_nobody,

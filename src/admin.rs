@@ -18,6 +18,7 @@ mod progress;
 mod providers;
 mod roles;
 pub(crate) mod store;
+mod subjects;
 mod system;
 mod tokens;
 mod users;

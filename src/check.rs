@@ -30,7 +30,6 @@ use futures_util::{FutureExt, poll};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use self::details::{CheckDetails, PendingDenial, WithGrounds};
 pub(crate) use self::{
     awaited_bodies::AwaitedBodies,
     call::CallMetadata,
@@ -38,6 +37,10 @@ pub(crate) use self::{
     gate::{StoreGate, Stores},
     long_bodies::LongBodies,
     step::CheckStep,
+};
+use self::{
+    details::{CheckDetails, PendingDenial, WithGrounds},
+    record::Asked,
 };
 use crate::{
     answer::{Answer, AnswerContext, AnswerSettings, ClientHeaders, IdTexts},
@@ -179,8 +182,8 @@ impl Checker {
         let mut ids = IdTexts::default();
         let answer = Answer::new(&context, &details.provenance, &self.answers, &mut ids);
         let encoded = encode(&answer);
-        let method = parts.map_or("", |parts| parts.method);
-        self.record(method, (decision, details), request_id, (call, span), started);
+        let asked = parts.map_or_else(|_| Asked::default(), Asked::of);
+        self.record(asked, (decision, details), request_id, (call, span), started);
         encoded
     }
 

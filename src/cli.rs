@@ -265,7 +265,7 @@ async fn administer(session: &Session, command: Command) -> anyhow::Result<()> {
         Command::Why(arguments) => why::run(session, &arguments),
         Command::Doctor(arguments) => doctor::run(session, &arguments).await,
         Command::Export(arguments) => routes::export(session, &arguments).await,
-        Command::Shadow(command) => shadow::run(session, &command),
+        Command::Shadow(command) => shadow::run(session, &command).await,
         Command::Installation(command) => installation::run(session, command).await,
         Command::Audit(command) => audit::run(session, command).await,
         Command::Config(command) => settings::run(session, command).await,

@@ -160,8 +160,8 @@ pub struct DecisionLogSettings {
     pub sample_allows: f64,
     /// Logged denials per second of requests without a verified token; at least 1.
     pub denials_per_second: u32,
-    /// Logged denials per second of one verified token with the same code, operation and domain; at
-    /// least 1.
+    /// Logged denials per second of one verified token with the same code, domain, and operation or
+    /// path; at least 1.
     pub repeats_per_second: u32,
     /// Most records that wait; at least 1.
     pub queue: usize,

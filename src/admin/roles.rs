@@ -27,6 +27,15 @@ impl Admin {
         Ok(self.store.roles(domain).await?)
     }
 
+    /// Returns a role with its members.
+    ///
+    /// # Errors
+    ///
+    /// If the domain or the role does not exist.
+    pub async fn role(&self, domain: &DomainRef, role: &RoleName) -> Result<Role, Error> {
+        Ok(self.store.role(domain, role).await?)
+    }
+
     /// Deletes a role. Its members lose the operations that only this role permitted.
     ///
     /// # Errors

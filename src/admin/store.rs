@@ -25,6 +25,7 @@ mod roles;
 mod rotation;
 mod scopes;
 mod sessions;
+mod subjects;
 mod tokens;
 mod users;
 

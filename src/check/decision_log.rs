@@ -3,8 +3,8 @@
 //! A check moves a record into a bounded queue; a separate thread writes the queued records in
 //! batches. Decisions that are not logged cost almost nothing: for an allow that is not in the
 //! sample, the log draws one number from a generator of this thread. Of the denials of a verified
-//! token with the same code, operation and domain, one per second is logged, and the others are a
-//! number in a summary. Denials that any client can cause are rate-limited, and the rest is counted
+//! token with the same code, domain, and operation or path, one per second is logged, and the others
+//! are a number in a summary. Denials that any client can cause are rate-limited, and the rest is counted
 //! by code. So the log grows at a bounded rate whatever clients do, and its reader can see what is
 //! missing.
 //!
@@ -29,7 +29,7 @@ use self::{
 };
 pub(crate) use self::{
     line::{DecisionLine, LogEntry, LogLines, RepeatedSummary},
-    record::{MAX_MODEL, Record, RequestedAccess},
+    record::{MAX_MODEL, Record, RequestedAccess, UnnamedRequest},
     sink::LogOpenError,
     writer::{DecisionLogHandle, DecisionLogWriter},
 };

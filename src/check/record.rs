@@ -13,20 +13,34 @@ use super::{
 use crate::{
     answer,
     api::{Entity, MatchedRule},
-    check::decision_log::{MAX_MODEL, Record, RequestedAccess},
+    check::decision_log::{MAX_MODEL, Record, RequestedAccess, UnnamedRequest},
     clock::{self, Tick},
     decision::Decision,
     legible::logged,
     operation::EntityType,
     refusal::{Denial, Refusal},
+    request::RequestParts,
     telemetry::{CheckSpan, CheckSummary},
 };
+
+/// Method and target of a request as the client sent them; empty if it could not be decoded.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Asked<'a> {
+    pub(super) method: &'a str,
+    pub(super) target: &'a str,
+}
+
+impl<'a> Asked<'a> {
+    pub(super) fn of<H>(parts: &RequestParts<'a, H>) -> Self {
+        Self { method: parts.method, target: parts.target }
+    }
+}
 
 impl Checker {
     /// Counts a decision, ends its span if it has one, and logs it if the log admits it.
     pub(super) fn record(
         &self,
-        method: &str,
+        asked: Asked<'_>,
         decided: (Decision, CheckDetails<'_>),
         request_id: Cow<'_, str>,
         (call, span): (CallMetadata, Option<Box<CheckSpan>>),
@@ -47,7 +61,7 @@ impl Checker {
         if self.log.admits(decision, ended) {
             let request_id = request_id.into_owned();
             let write = || {
-                let record = self.record_of(method, decided, request_id, ended, took);
+                let record = self.record_of(asked, decided, request_id, ended, took);
                 self.log.write(Record { trace: call.trace, ..record });
             };
             // A failure here must not change the answer.
@@ -57,10 +71,10 @@ impl Checker {
         }
     }
 
-    /// Makes the record of a decision about a request with this method, from what was read of it.
+    /// Makes the record of a decision about a request, from what was read of it.
     pub(super) fn record_of(
         &self,
-        method: &str,
+        asked: Asked<'_>,
         (decision, details): (Decision, CheckDetails<'_>),
         request_id: String,
         at: Tick,
@@ -78,7 +92,7 @@ impl Checker {
             treatment,
             tier: details.provenance.tier,
             domain: details.context.domain.clone(),
-            requested: requested_access(details, method, &decision),
+            requested: requested_access(details, asked, &decision),
             decision,
         }
     }
@@ -119,14 +133,14 @@ pub(super) fn end_undecided(span: CheckSpan, details: &CheckDetails<'_>) {
 /// now, so that only logged requests pay for it.
 fn requested_access(
     details: CheckDetails<'_>,
-    method: &str,
+    asked: Asked<'_>,
     decision: &Decision,
 ) -> RequestedAccess {
     let CheckDetails { api_path, request, context, .. } = details;
     let api_path = api_path.as_ref();
     let ReadRequest { domain, rule } = request.unwrap_or_else(|| ReadRequest {
         domain: api_path.and_then(|api_path| api_path.domain()),
-        rule: api_path.and_then(|api_path| api_path.rule(method)),
+        rule: api_path.and_then(|api_path| api_path.rule(asked.method)),
     });
     let proven = decision.denial().is_some_and(|denial| denial.subject.is_some());
     let about_models = |rule: &&MatchedRule<'_>| rule.entity_type == EntityType::Models;
@@ -136,5 +150,11 @@ fn requested_access(
         Entity::Unread(_) => context.model,
         Entity::None => None,
     });
-    RequestedAccess { domain, operation: rule.map(|rule| rule.operation), model }
+    // Without a verified token, anyone chooses the path, and it may be one of another service, with
+    // that service's secrets. It is logged only where a rollout needs it: of a request that passes, in
+    // the paths of an API.
+    let shows_path = proven || !decision.is_enforced() && api_path.is_some();
+    let unnamed = decision.denial().is_some() && rule.is_none() && shows_path;
+    let unnamed = unnamed.then(|| UnnamedRequest::new(asked.method, asked.target));
+    RequestedAccess { domain, operation: rule.map(|rule| rule.operation), model, unnamed }
 }

@@ -2,7 +2,7 @@
 
 mod credential;
 
-use super::session::Session;
+use super::{output::Output, session::Session};
 use crate::admin::{BackendChanges, BackendKind, BackendName, BackendSummary, BackendUrl};
 
 #[derive(clap::Subcommand)]
@@ -65,21 +65,11 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
                 ("DOMAINS", |backend| backend.domains.join(" ")),
             ],
         ),
-        Command::Show { name } => {
-            let backend = admin.backend(&name).await?;
-            let BackendSummary { name, url, kind, domains, .. } = &backend;
-            let properties = vec![
-                ("name", name.clone()),
-                ("kind", kind.clone()),
-                ("url", url.clone()),
-                ("credential", credential::note(&backend)),
-                ("domains", domains.join(" ")),
-            ];
-            out.one(&backend, properties)
-        }
+        Command::Show { name } => show(out, &admin.backend(&name).await?),
         Command::Update { name, url, kind } => {
             let outcome = admin.update_backend(&name, &BackendChanges { url, kind }).await?;
-            session.report(outcome, &format!("updated backend {name}"))
+            let done = format!("updated backend {name}");
+            show(out, &session.changed(outcome, &done, admin.backend(&name)).await?)
         }
         Command::Delete { name } => {
             let outcome = admin.delete_backend(&name).await?;
@@ -87,4 +77,16 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
         }
         Command::Credential(command) => credential::run(session, admin, command).await,
     }
+}
+
+fn show(out: Output, backend: &BackendSummary) -> anyhow::Result<()> {
+    let BackendSummary { name, url, kind, domains, .. } = backend;
+    let properties = vec![
+        ("name", name.clone()),
+        ("kind", kind.clone()),
+        ("url", url.clone()),
+        ("credential", credential::note(backend)),
+        ("domains", domains.join(" ")),
+    ];
+    out.one(backend, properties)
 }

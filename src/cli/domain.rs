@@ -1,6 +1,12 @@
 //! `patgate domain …`
 
-use super::{domain_ref, output::Output, role, session::Session, unconfirmed};
+use super::{
+    domain_ref,
+    output::{Output, complain},
+    role,
+    session::Session,
+    unconfirmed,
+};
 use crate::{
     admin::{
         BackendName, DisplayName, DomainChanges, DomainDetails, DomainSummary, ListedModel,
@@ -51,13 +57,13 @@ pub(super) enum Command {
         domain: DomainRef,
     },
     /// Sets the rollout mode and the enforced share, which are used if patgate serves with mode
-    /// `per-domain`; or lets a domain see all models
+    /// `per-domain`; or lets a domain see all models. Prints the domain as `show` does
     #[command(group = clap::ArgGroup::new("changes").required(true).multiple(true))]
     Update {
         /// Slug or id
         #[arg(value_parser = domain_ref)]
         domain: DomainRef,
-        /// `enforce`, or `shadow`: denials are recorded and not enforced
+        /// `enforce`, or `shadow`: denials are recorded and not enforced. Either leaves the share as it is
         #[arg(long, group = "changes")]
         mode: Option<DomainMode>,
         /// Share of its tokens for which it is enforced; for the others, a 403 or 404, or a refusal
@@ -176,23 +182,32 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
                 0 => format!("domain {domain} sees all models"),
                 count => format!("domain {domain} sees all models; its list of {count} is deleted"),
             };
-            session.report(outcome, &done)
+            let details = session.changed(outcome, &done, admin.domain(&domain)).await?;
+            if let Some(note) = enforcement(&details.domain, &changes) {
+                complain(&note);
+            }
+            show(out, &details)
         }
         Command::Enable { domain } => {
             let outcome = admin.set_domain_enabled(&domain, true).await?;
-            session.report(outcome, &format!("enabled domain {domain}"))
+            let done = format!("enabled domain {domain}");
+            show(out, &session.changed(outcome, &done, admin.domain(&domain)).await?)
         }
         Command::Disable { domain } => {
             let outcome = admin.set_domain_enabled(&domain, false).await?;
-            session.report(outcome, &format!("disabled domain {domain}"))
+            let done = format!("disabled domain {domain}");
+            show(out, &session.changed(outcome, &done, admin.domain(&domain)).await?)
         }
         Command::SetUpstream { domain, upstream } => {
             let outcome = admin.set_domain_upstream(&domain, &upstream).await?;
-            session.report(outcome, &format!("domain {domain} is served by {upstream}"))
+            let done = format!("domain {domain} is served by {upstream}");
+            show(out, &session.changed(outcome, &done, admin.domain(&domain)).await?)
         }
         Command::Rename { domain, slug } => {
             let outcome = admin.rename_domain(&domain, &slug).await?;
-            session.report(outcome, &format!("domain {domain} is now {slug}"))
+            let done = format!("domain {domain} is now {slug}");
+            let renamed = DomainRef::Slug(slug);
+            show(out, &session.changed(outcome, &done, admin.domain(&renamed)).await?)
         }
         Command::Delete { domain, yes } => {
             if !yes {
@@ -214,11 +229,12 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
                 ""
             };
             let done = format!("domain {domain} sees model {model}, served by {upstream}{only}");
-            session.report(outcome, &done)
+            show(out, &session.changed(outcome, &done, admin.domain(&domain)).await?)
         }
         Command::Model(ModelCommand::Unset { domain, model }) => {
             let outcome = admin.unset_domain_model(&domain, &model).await?;
-            session.report(outcome, &format!("domain {domain} no longer lists model {model}"))
+            let done = format!("domain {domain} no longer lists model {model}");
+            show(out, &session.changed(outcome, &done, admin.domain(&domain)).await?)
         }
     }
 }
@@ -256,6 +272,26 @@ fn models(details: &DomainDetails) -> String {
     } else {
         "none".to_owned()
     }
+}
+
+/// Says for how many tokens a domain is enforced after a change of that. Its share is kept while it is
+/// in shadow, so that of before holds again.
+fn enforcement(domain: &DomainSummary, changes: &DomainChanges) -> Option<String> {
+    let (slug, share) = (&domain.slug, domain.enforced_share);
+    if share == 100 || changes.mode.is_none() && changes.share.is_none() {
+        return None;
+    }
+    if domain.mode == DomainMode::Shadow.as_str() {
+        return Some(format!(
+            "domain {slug} is not enforced. Its share is {share}%, which holds again from \
+             `--mode enforce` on"
+        ));
+    }
+    let as_before = if changes.share.is_none() { ", as before" } else { "" };
+    Some(format!(
+        "domain {slug} is enforced for {share}% of its tokens{as_before}. For all of them: \
+         `patgate domain update {slug} --enforced-share 100%`"
+    ))
 }
 
 /// The mode, with the enforced share if that is less than 100%.

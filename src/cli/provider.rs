@@ -88,17 +88,19 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
         Command::Show { issuer } => show(out, &admin.provider(&issuer).await?),
         Command::Enable { issuer } => {
             let outcome = admin.set_provider_enabled(&issuer, true).await?;
-            session.report(outcome, &format!("enabled provider {issuer}"))
+            let done = format!("enabled provider {issuer}");
+            show(out, &session.changed(outcome, &done, admin.provider(&issuer)).await?)
         }
         Command::Disable { issuer } => {
             let outcome = admin.set_provider_enabled(&issuer, false).await?;
-            session.report(outcome, &format!("disabled provider {issuer}; its sessions have ended"))
+            let done = format!("disabled provider {issuer}; its sessions have ended");
+            show(out, &session.changed(outcome, &done, admin.provider(&issuer)).await?)
         }
         Command::SetTrustsEmail { issuer, trusts_email } => {
             let outcome = admin.trust_email(&issuer, trusts_email).await?;
             let finds = if trusts_email { "find" } else { "do not find" };
             let done = format!("addresses of provider {issuer} {finds} users at the first sign-in");
-            session.report(outcome, &done)
+            show(out, &session.changed(outcome, &done, admin.provider(&issuer)).await?)
         }
         Command::Remove { issuer, yes } => {
             if !yes {
@@ -111,16 +113,18 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
             session.report(outcome, &format!("removed provider {issuer}; its sessions have ended"))
         }
         Command::Link { issuer, subject, user } => {
-            let email = session.accept(admin.link_identity(&issuer, &subject, &user).await?);
-            out.message(&format!("user {email} may sign in by provider {issuer}"))
+            let outcome = admin.link_identity(&issuer, &subject, &user).await?;
+            let done = format!("user {} may sign in by provider {issuer}", outcome.value);
+            show(out, &session.changed(outcome, &done, admin.provider(&issuer)).await?)
         }
         Command::Unlink { issuer, subject, user } => {
-            let email = session.accept(admin.unlink_identity(&issuer, &subject, &user).await?);
+            let outcome = admin.unlink_identity(&issuer, &subject, &user).await?;
             let done = format!(
-                "user {email} may no longer sign in by provider {issuer}; their sessions by it have \
-                 ended"
+                "user {} may no longer sign in by provider {issuer}; their sessions by it have \
+                 ended",
+                outcome.value
             );
-            out.message(&done)
+            show(out, &session.changed(outcome, &done, admin.provider(&issuer)).await?)
         }
     }
 }

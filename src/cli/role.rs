@@ -1,6 +1,6 @@
 //! `patgate role …`
 
-use super::{domain_ref, session::Session};
+use super::{domain_ref, output::Output, session::Session};
 use crate::{
     admin::{Role, RoleName, UserRef},
     domain::DomainRef,
@@ -25,6 +25,14 @@ pub(super) enum Command {
         /// Slug or id
         #[arg(value_parser = domain_ref)]
         domain: DomainRef,
+    },
+    /// Shows a role with its members
+    Show {
+        /// Slug or id
+        #[arg(value_parser = domain_ref)]
+        domain: DomainRef,
+        /// The role's name
+        role: RoleName,
     },
     /// Deletes a role; its members lose the operations that only this role permitted
     Delete {
@@ -87,12 +95,13 @@ pub(super) enum MemberCommand {
 
 pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     let admin = session.admin().await?;
+    let out = session.out;
     match command {
         Command::Create { domain, role, operations } => {
             let outcome = admin.create_role(&domain, &role, &operations).await?;
             session.report(outcome, &format!("created role {role} in domain {domain}"))
         }
-        Command::List { domain } => session.out.list(
+        Command::List { domain } => out.list(
             &admin.roles(&domain).await?,
             &[
                 ("ROLE", |role| role.name.clone()),
@@ -100,6 +109,7 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
                 ("MEMBERS", |role| role.members.join(" ")),
             ],
         ),
+        Command::Show { domain, role } => show(out, &admin.role(&domain, &role).await?),
         Command::Delete { domain, role } => {
             let outcome = admin.delete_role(&domain, &role).await?;
             session.report(outcome, &format!("deleted role {role} of domain {domain}"))
@@ -107,24 +117,35 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
         Command::Grant { domain, role, operations } => {
             let outcome = admin.grant_operations(&domain, &role, &operations).await?;
             let words = words(&operations);
-            session.report(outcome, &format!("role {role} of domain {domain} permits {words}"))
+            let done = format!("role {role} of domain {domain} permits {words}");
+            show(out, &session.changed(outcome, &done, admin.role(&domain, &role)).await?)
         }
         Command::Revoke { domain, role, operations } => {
             let outcome = admin.revoke_operations(&domain, &role, &operations).await?;
             let words = words(&operations);
             let done = format!("role {role} of domain {domain} no longer permits {words}");
-            session.report(outcome, &done)
+            show(out, &session.changed(outcome, &done, admin.role(&domain, &role)).await?)
         }
         Command::Member(MemberCommand::Add { domain, role, user }) => {
             let outcome = admin.add_member(&domain, &role, &user).await?;
-            session.report(outcome, &format!("user {user} has role {role} in domain {domain}"))
+            let done = format!("user {user} has role {role} in domain {domain}");
+            show(out, &session.changed(outcome, &done, admin.role(&domain, &role)).await?)
         }
         Command::Member(MemberCommand::Remove { domain, role, user }) => {
             let outcome = admin.remove_member(&domain, &role, &user).await?;
             let done = format!("user {user} no longer has role {role} in domain {domain}");
-            session.report(outcome, &done)
+            show(out, &session.changed(outcome, &done, admin.role(&domain, &role)).await?)
         }
     }
+}
+
+fn show(out: Output, role: &Role) -> anyhow::Result<()> {
+    let properties = vec![
+        ("role", role.name.clone()),
+        ("operations", summary(role)),
+        ("members", role.members.join(" ")),
+    ];
+    out.one(role, properties)
 }
 
 /// The operations of a role, for a table.

@@ -2,11 +2,16 @@
 
 use std::cell::OnceCell;
 
+use anyhow::Context as _;
 use sqlx::PgPool;
 
-use super::{Global, output::Output, warnings::show_warnings};
+use super::{
+    Global,
+    output::{Output, complain},
+    warnings::show_warnings,
+};
 use crate::{
-    admin::{Actor, Admin, CachedCopies, Outcome},
+    admin::{self, Actor, Admin, CachedCopies, Outcome},
     config::{Config, ConfigErrors, ConfigPurpose, ConfigSources},
     postgres,
 };
@@ -62,6 +67,19 @@ impl Session {
     pub(super) fn accept<T>(&self, outcome: Outcome<T>) -> T {
         show_warnings(&outcome.warnings);
         outcome.value
+    }
+
+    /// Shows the warnings about a change of something that `show` can print, and what was done. Both go
+    /// to standard error: the result is the state that the change led to, which `state` reads.
+    pub(super) async fn changed<T, S>(
+        &self,
+        outcome: Outcome<T>,
+        done: &str,
+        state: impl Future<Output = Result<S, admin::Error>>,
+    ) -> anyhow::Result<S> {
+        self.accept(outcome);
+        complain(done);
+        state.await.context("the change is made, but the resulting state cannot be read")
     }
 
     /// Shows the warnings about a change, and then `done` as its result.

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     admin::{
-        CreatedToken, Description, Expiry, NewScope, NewToken, Rotation, Scope, Token,
-        TokenDetails, TokenFilter, TokenName, UserRef,
+        CreatedToken, Description, Expiry, NewScope, NewToken, Rotation, Token, TokenDetails,
+        TokenFilter, TokenName, UserRef,
     },
     domain::DomainRef,
     token::TokenId,
@@ -143,11 +143,13 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
         Command::Show { id } => show(out, &admin.token(TokenId(id)).await?),
         Command::Scope(ScopeCommand::Add { id, scopes }) => {
             let outcome = admin.add_scopes(TokenId(id), &scopes).await?;
-            list_scopes(out, &session.accept(outcome))
+            let done = format!("added scopes to token {id}");
+            show(out, &session.changed(outcome, &done, admin.token(TokenId(id))).await?)
         }
         Command::Scope(ScopeCommand::Remove { id, scopes }) => {
             let outcome = admin.remove_scopes(TokenId(id), &scopes).await?;
-            list_scopes(out, &session.accept(outcome))
+            let done = format!("removed scopes from token {id}");
+            show(out, &session.changed(outcome, &done, admin.token(TokenId(id))).await?)
         }
         Command::Revoke(arguments) => revoke(session, admin, arguments).await,
         Command::Rotate { id, grace, expires_in, expires_at } => {
@@ -259,16 +261,6 @@ fn show(out: Output, shown: &TokenDetails) -> anyhow::Result<()> {
         ("scope", format!("{scope}{note}"))
     }));
     out.one(shown, properties)
-}
-
-fn list_scopes(out: Output, scopes: &[Scope]) -> anyhow::Result<()> {
-    out.list(
-        scopes,
-        &[
-            ("SCOPE", ToString::to_string),
-            ("PERMITTED TO OWNER", |scope| scope.permitted.to_string()),
-        ],
-    )
 }
 
 fn or_dash(text: &Option<String>) -> String {

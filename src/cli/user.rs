@@ -112,16 +112,19 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
         Command::Show { user } => show(out, &admin.user(&user).await?),
         Command::Enable { user } => {
             let outcome = admin.set_user_enabled(&user, true).await?;
-            session.report(outcome, &format!("enabled user {user}"))
+            let done = format!("enabled user {user}");
+            show(out, &session.changed(outcome, &done, admin.user(&user)).await?)
         }
         Command::Disable { user } => {
             let outcome = admin.set_user_enabled(&user, false).await?;
-            session.report(outcome, &format!("disabled user {user}"))
+            let done = format!("disabled user {user}");
+            show(out, &session.changed(outcome, &done, admin.user(&user)).await?)
         }
         Command::SetPlatformAdmin { user, platform_admin } => {
             let outcome = admin.set_platform_admin(&user, platform_admin).await?;
             let is = if platform_admin { "is" } else { "is not" };
-            session.report(outcome, &format!("user {user} {is} a platform admin"))
+            let done = format!("user {user} {is} a platform admin");
+            show(out, &session.changed(outcome, &done, admin.user(&user)).await?)
         }
         Command::Invite { user, expires_in, url } => {
             // First: an invitation replaces earlier ones.

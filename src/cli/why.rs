@@ -108,6 +108,8 @@ fn properties(line: &DecisionLine<'_>) -> Vec<(&'static str, String)> {
         _ => line.domain.as_ref().map(|named| format!("{named}, as the request names it")),
     };
     let text = |text: &Option<Cow<'_, str>>| text.as_ref().map(ToString::to_string);
+    let asked = line.method.as_ref().zip(line.path.as_ref());
+    let asked = asked.map(|(method, path)| format!("{method} {path}, which no rule names"));
     let known = [
         ("request", Some(line.request_id.to_string())),
         ("time", Some(line.time.to_string())),
@@ -117,6 +119,7 @@ fn properties(line: &DecisionLine<'_>) -> Vec<(&'static str, String)> {
         ("user_id", line.user_id.map(|id| id.to_string())),
         ("domain", domain),
         ("operation", text(&line.operation)),
+        ("path", asked),
         ("model", text(&line.model)),
         ("upstream", text(&line.upstream)),
         ("took", Some(format!("{} µs, answered from {}", line.micros, line.tier))),

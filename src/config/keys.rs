@@ -205,7 +205,7 @@ pub(super) const KEYS: &[Key] = &[
         "decision_log.repeats_per_second",
         "1",
         "Most denials per second that are logged for one verified token with the same code, \
-         operation and domain; the others are counted per group.",
+         domain, and operation or path; the others are counted per group.",
     ),
     key(
         "decision_log.queue",

@@ -13,3 +13,4 @@ pub(crate) mod self_service;
 pub(crate) mod settings;
 pub(crate) mod shapes;
 pub(crate) mod tokens;
+pub(crate) mod updates;

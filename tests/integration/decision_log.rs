@@ -23,7 +23,7 @@ use crate::support::{
 };
 
 const MODELS: &str = "/proxy/acme/v1/models";
-const EMBEDDINGS: &str = "/proxy/acme/v1/embeddings";
+pub(crate) const EMBEDDINGS: &str = "/proxy/acme/v1/embeddings";
 
 /// Returns what was not logged, by code, and the number of dropped records.
 fn omitted(lines: &[Value]) -> (BTreeMap<String, u64>, u64) {
@@ -38,7 +38,12 @@ fn omitted(lines: &[Value]) -> (BTreeMap<String, u64>, u64) {
     (left_out, dropped)
 }
 
-async fn ask(replica: &Replica, path: &str, id: &str, bearer: Option<&str>) -> (u16, String) {
+pub(crate) async fn ask(
+    replica: &Replica,
+    path: &str,
+    id: &str,
+    bearer: Option<&str>,
+) -> (u16, String) {
     let method = if path == MODELS { "GET" } else { "POST" };
     let mut headers = vec![("x-request-id", id)];
     headers.extend(bearer.map(|bearer| ("authorization", bearer)));
@@ -459,8 +464,11 @@ pub(crate) async fn a_report_counts_what_would_be_denied(suite: Arc<Suite>) {
     let row =
         |domain: &str, code: &str, operation: &str, count: u64, tokens: u64, example: &str| {
             json!({ "domain": domain, "code": code, "operation": operation, "count": count,
-                "tokens": tokens, "example": example })
+                "owners": tokens, "tokens": tokens, "example": example })
         };
+    let mut nowhere = row("-", "not_found", "-", 1, 1, "nowhere");
+    nowhere["method"] = "POST".into();
+    nowhere["path"] = "/nowhere".into();
     let mut rows = report["not_enforced"].as_array().unwrap().clone();
     // Given by id and by slug, it is one domain; which example is shown is unspecified.
     let example = rows[1]["example"].take();
@@ -471,7 +479,7 @@ pub(crate) async fn a_report_counts_what_would_be_denied(suite: Arc<Suite>) {
         [
             row("acme", "missing_credential", "llm_embeddings", 3, 0, "none-3"),
             row("acme", "permission_denied", "llm_embeddings", 2, 1, "lacks"),
-            row("-", "not_found", "-", 1, 1, "nowhere"),
+            nowhere.clone(),
             row("beta", "permission_denied", "llm_embeddings", 1, 1, "other"),
         ],
         "{report:#}"
@@ -480,13 +488,44 @@ pub(crate) async fn a_report_counts_what_would_be_denied(suite: Arc<Suite>) {
     let totals = totals.map(|name| report[name].as_u64().unwrap());
     assert_eq!((totals, &report["left_out"]), ([7, 1, 1, 2, 1], &json!({ "invalid_token": 7 })));
 
-    let told = cli.feed("shadow report", &fs::read_to_string(&log).unwrap()).stdout;
+    // Whose requests they are, without those that have no verified token.
+    let (ann, id) = (world.id("ann"), token.id);
+    let by_token = report["by_token"].as_array().unwrap();
+    assert_eq!((by_token.len(), &report["without_token"]), (3, &json!(3)), "{report:#}");
+    assert!(by_token.iter().all(|row| {
+        row["user_id"] == json!(ann) && row["pat_id"] == json!(id) && row.get("owner").is_none()
+    }));
+    let expected = json!({ "user_id": ann, "domain": "-", "code": "not_found", "operation": "-",
+        "method": "POST", "path": "/nowhere", "count": 1, "tokens": 1, "example": "nowhere" });
+    assert_eq!(report["by_owner"][1], expected, "{report:#}");
+
+    let text = fs::read_to_string(&log).unwrap();
+    let told = cli.feed("shadow report", &text).stdout;
     for part in [
         "denied, not enforced: 7",
-        "DOMAIN",
+        "which requests\nDOMAIN",
+        "whose requests, by token\nOWNER",
+        "POST /nowhere",
+        &id.to_string(),
+        &ann.to_string(),
+        "without a verified token: 3 denials",
+        "--names",
         "not in the log: 7 denials with invalid_token",
         "not in the log: 2 records",
     ] {
         assert!(told.contains(part), "no `{part}` in {told}");
     }
+    assert!(!told.contains("by owner") && !told.contains("ann@example.com"), "{told}");
+
+    // The database knows what the ids are called.
+    let cli = Cli::of(&world);
+    world.sql(&format!("UPDATE patgate.pats SET name = 'laptop' WHERE id = '{id}'")).await;
+    let told = cli.feed("shadow report --by owner,token --names", &text).stdout;
+    for part in ["whose requests, by owner\nOWNER", "ann@example.com", &format!("laptop ({id})")] {
+        assert!(told.contains(part), "no `{part}` in {told}");
+    }
+    assert!(!told.contains(&ann.to_string()) && !told.contains("which requests"), "{told}");
+    let named = &cli.json(&format!("shadow report --names --log {}", log.display()))["by_token"][0];
+    let names = (&named["owner"], &named["token"]);
+    assert_eq!(names, (&json!("ann@example.com"), &json!("laptop")), "{named}");
 }

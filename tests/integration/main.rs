@@ -41,6 +41,7 @@ mod lists;
 mod live;
 mod locked;
 mod log_level;
+mod logged_paths;
 mod losses;
 mod metrics;
 mod output;
@@ -226,6 +227,8 @@ fn main() -> ExitCode {
         cli::tokens::scopes_hold_colons_and_slashes,
         cli::tokens::tokens_rotate_at_once_or_after_a_grace,
         cli::tokens::deletion_takes_along_what_hangs_on_it,
+        cli::updates::each_prints_what_show_prints,
+        cli::updates::every_change_is_known,
         schema::blocking::a_replicas_login_holds_up_no_change,
         schema::blocking::a_command_that_waits_names_who_holds_the_lock,
         schema::blocking::an_audit_line_cannot_be_forged,
@@ -614,6 +617,8 @@ fn main() -> ExitCode {
         decision_log::text_of_clients_stays_within_its_line,
         decision_log::allows_are_sampled,
         decision_log::what_one_token_repeats_is_counted,
+        logged_paths::a_path_that_no_rule_names_is_told,
+        logged_paths::paths_are_counted_apart_up_to_a_number,
         decision_log::what_anybody_can_cause_is_paced_and_counted,
         decision_log::a_full_queue_holds_up_nobody,
         decision_log::a_log_that_cannot_be_written_holds_up_nobody,

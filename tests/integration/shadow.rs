@@ -484,6 +484,25 @@ pub(crate) async fn an_administrator_sees_and_sets_it(suite: Arc<Suite>) {
         json!({ "slug": "acme", "mode": "enforce", "mode_before": "shadow",
                 "enforced_share": 40, "enforced_share_before": 100 })
     );
+    // The share is kept in shadow, so it holds again, which the operator must know.
+    let said = |command: &str| {
+        let ran = cli.run(&format!("domain update acme {command}"));
+        assert!(ran.code == 0 && ran.stdout.starts_with("id: "), "{ran:#?}");
+        ran.stderr
+    };
+    let in_shadow = said("--mode shadow");
+    assert!(in_shadow.contains("acme is not enforced. Its share is 40%"), "{in_shadow}");
+    let again = said("--mode enforce");
+    for part in [
+        "acme is enforced for 40% of its tokens, as before",
+        "`patgate domain update acme --enforced-share 100%`",
+    ] {
+        assert!(again.contains(part), "{again}");
+    }
+    let chosen = said("--enforced-share 50%");
+    assert!(chosen.contains("enforced for 50% of its tokens. For all of them"), "{chosen}");
+    assert!(!said("--enforced-share 100%").contains("% of its tokens"));
+    cli.ok("domain update acme --enforced-share 40%");
     for (command, reason) in [
         ("domain update acme", "required"),
         ("domain update acme --mode off", "enforce shadow"),

@@ -46,6 +46,30 @@ pub fn logged(text: &str, most: usize) -> String {
     without_secrets(&beginning).chars().take(most).collect()
 }
 
+/// Returns a path in the form in which a log may have it: at most `most` characters, and `…` if there
+/// were more. A log is kept and an answer is not, so a whole segment is left out if it is as long as a
+/// secret and of more than one kind of character, whatever separates its parts: keys and signed tokens
+/// have `-`, `_` and `.` inside.
+pub fn logged_path(path: &str, most: usize) -> String {
+    let mut logged = String::new();
+    let mut left = most;
+    for (index, segment) in path.split('/').enumerate() {
+        let segment = if is_secret(segment) { NOT_REPEATED } else { segment };
+        for character in (index > 0).then_some('/').into_iter().chain(segment.chars()) {
+            if left == 0 {
+                logged.push('…');
+                return logged;
+            }
+            logged.push(character);
+            left -= 1;
+        }
+    }
+    logged
+}
+
+/// What stands in place of a text that may be a secret.
+const NOT_REPEATED: &str = "(not repeated)";
+
 /// The number of letters and digits in a row that may be a secret.
 const SECRET: usize = 40;
 
@@ -60,7 +84,7 @@ pub fn holds_a_secret(text: &str) -> bool {
 pub fn without_secrets(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for (piece, rest) in pieces(text) {
-        clean.push_str(if is_secret(piece) { "(not repeated)" } else { piece });
+        clean.push_str(if is_secret(piece) { NOT_REPEATED } else { piece });
         clean.push_str(rest);
     }
     clean
@@ -133,6 +157,35 @@ mod tests {
             (&"m".repeat(300), "m".repeat(100)),
         ] {
             assert_eq!(logged(text, 100), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_logged_path_has_no_segment_that_may_be_a_secret() {
+        let token = format!("pat_{}", "aB3".repeat(25));
+        // Each of their rows of letters and digits is shorter than a secret.
+        let key = format!("sk-proj-{}", "aB3-".repeat(10));
+        let signed = format!("eyJ{0}.eyJ{0}.{0}", "hbGciOiJ9".repeat(3));
+        let id = "0190f3a4-1b2c-7d3e-8f40-123456789abc";
+        for (path, expected) in [
+            ("/", "/".to_owned()),
+            ("/proxy/acme/v9/new", "/proxy/acme/v9/new".to_owned()),
+            (&format!("/proxy/{id}/v9"), format!("/proxy/{id}/v9")),
+            (&format!("/a/{token}/b"), "/a/(not repeated)/b".to_owned()),
+            (&format!("/a/{key}/b"), "/a/(not repeated)/b".to_owned()),
+            (&format!("/a/{signed}"), "/a/(not repeated)".to_owned()),
+            // One row of letters and digits is enough.
+            (&format!("/a/x-{}", "0f".repeat(20)), "/a/(not repeated)".to_owned()),
+            (&"/a".repeat(25), "/a".repeat(25)),
+            (&"/a".repeat(26), format!("{}…", "/a".repeat(25))),
+            (&format!("/a/{}", "-".repeat(50)), format!("/a/{}…", "-".repeat(47))),
+            // Whatever stands where the path is cut.
+            (&format!("/{}/{key}", "-".repeat(45)), format!("/{}/(no…", "-".repeat(45))),
+            (&format!("/{}", "m".repeat(4000)), format!("/{}…", "m".repeat(49))),
+        ] {
+            let logged = logged_path(path, 50);
+            assert_eq!(logged, expected, "{path}");
+            assert!(logged.chars().count() <= 51, "{logged}");
         }
     }
 

@@ -65,6 +65,20 @@ impl Store {
         Ok(roles)
     }
 
+    /// Returns a role with its members.
+    ///
+    /// # Errors
+    ///
+    /// If the domain or the role does not exist.
+    pub(crate) async fn role(&self, domain: &DomainRef, name: &RoleName) -> Result<Role, Error> {
+        let mut tx = self.read().await?;
+        let domain = domains::find(&mut tx, domain).await?;
+        let roles = list(&mut tx, DomainId(domain.id)).await?;
+        tx.commit().await?;
+        let role = roles.into_iter().find(|role| role.name == name.as_str());
+        role.ok_or_else(|| Error::not_found(ObjectKind::Role, format!("{}/{name}", domain.slug)))
+    }
+
     /// Deletes a role. Its members lose the operations that only this role permitted.
     ///
     /// # Errors

@@ -42,6 +42,11 @@ pub(crate) struct DecisionLine<'a> {
     pub(crate) domain_slug: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) operation: Option<Cow<'a, str>>,
+    /// Method and path of a request that no rule names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) method: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) path: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) model: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,6 +88,14 @@ pub(crate) struct RepeatedSummary {
     pub(crate) domain_slug: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) operation: Option<String>,
+    /// Method and path of all these requests, if no rule names them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) method: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) path: Option<String>,
+    /// No rule names these requests, and their paths are not kept apart: there were too many.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) paths_left_out: bool,
 }
 
 /// Formats a time to the microsecond, always with the same number of digits, so that lines sort by
@@ -180,6 +193,8 @@ mod tests {
             domain_id: None,
             domain_slug: None,
             operation: Some("llm_read".into()),
+            method: Some("PO\"ST".into()),
+            path: Some("/a/\\b".into()),
             model: Some("a\"b\nc\u{1b}[2Jü\u{2028}".into()),
             upstream: None,
             tier: "memory".into(),
@@ -216,7 +231,10 @@ mod tests {
             domain: None,
             domain_id: None,
             domain_slug: None,
-            operation: Some("llm_read".into()),
+            operation: None,
+            method: Some("GET".into()),
+            path: Some("/a".into()),
+            paths_left_out: false,
         };
         let repeats = serde_json::to_string(&repeated).unwrap();
         let long = format!("{{\"a\":\"{}\"}}", "x".repeat(2 * MAX_LINE));

@@ -9,15 +9,21 @@ use crate::{
     clock::Tick,
     decision::Decision,
     domain::{Domain, DomainRef},
-    legible::{logged, without_secrets},
+    legible::{logged, logged_path, without_secrets},
     operation::Operation,
     provenance::Tier,
+    request::without_query,
     rollout::Treatment,
     trace_context::TraceContext,
 };
 
 /// Most characters of a model's name in a line: as many as a name may have.
 pub(crate) const MAX_MODEL: usize = 256;
+
+/// Most characters of a path in a line: as many as an answer repeats.
+const MAX_PATH: usize = 200;
+/// Most characters of a method in a line. Every method of HTTP is shorter.
+const MAX_METHOD: usize = 16;
 
 /// The decision, and what is known of the request.
 pub(crate) struct Record {
@@ -44,6 +50,26 @@ pub(crate) struct RequestedAccess {
     pub(crate) operation: Option<Operation>,
     /// Logged only for verified tokens.
     pub(crate) model: Option<Box<str>>,
+    /// What was asked, if no rule names it.
+    pub(crate) unnamed: Option<UnnamedRequest>,
+}
+
+/// A request that no rule names, in the form in which the log may have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UnnamedRequest {
+    pub(crate) method: Box<str>,
+    /// Without the query.
+    pub(crate) path: Box<str>,
+}
+
+impl UnnamedRequest {
+    /// Bounds both, and removes what may be a secret.
+    pub(crate) fn new(method: &str, target: &str) -> Self {
+        Self {
+            method: logged(method, MAX_METHOD).into(),
+            path: logged_path(without_query(target), MAX_PATH).into(),
+        }
+    }
 }
 
 impl Record {
@@ -60,6 +86,7 @@ impl Record {
         let operation = self.decision.operation().or(self.requested.operation);
         let upstream = permit.map(|permit| permit.upstream());
         let requested = self.requested.domain.as_ref().map(ToString::to_string);
+        let unnamed = self.requested.unnamed.as_ref();
         DecisionLine {
             time: rfc3339(time).into(),
             request_id: without_secrets(&self.request_id).into(),
@@ -75,6 +102,8 @@ impl Record {
             domain_id: domain.map(|domain| domain.id.0),
             domain_slug: domain.map(|domain| domain.slug.as_str().into()),
             operation: operation.map(|operation| operation.as_str().into()),
+            method: unnamed.map(|unnamed| (&*unnamed.method).into()),
+            path: unnamed.map(|unnamed| (&*unnamed.path).into()),
             model: model.map(|model| logged(model, MAX_MODEL).into()),
             upstream: upstream.map(Cow::from),
             tier: self.tier.as_str().into(),

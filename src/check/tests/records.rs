@@ -24,8 +24,10 @@ async fn nothing_is_read_twice_for_the_record() {
     let now = clock::now();
     let decided = decided(checker.check(&parts, &apis, CheckStep::Only, now, None).await);
     assert_eq!((decided.0.outcome().as_str(), decided.0.code()), ("deny", "permission_denied"));
-    let record = checker.record_of(parts.method, decided, "r-1".to_owned(), now, Duration::ZERO);
-    let RequestedAccess { domain, operation, model } = record.requested;
+    let record =
+        checker.record_of(Asked::of(&parts), decided, "r-1".to_owned(), now, Duration::ZERO);
+    let RequestedAccess { domain, operation, model, unnamed } = record.requested;
+    assert_eq!(unnamed, None);
     assert_eq!(domain.map(|domain| domain.to_string()).as_deref(), Some("acme"));
     assert_eq!(operation, Some(Operation::LlmChatCompletions));
     assert_eq!(model.as_deref(), Some("other"));
@@ -56,7 +58,7 @@ async fn what_a_record_names_is_read_whatever_was_refused() {
             decided(checker.check(&parts, &apis, CheckStep::Only, clock::now(), None).await);
         assert_eq!(decided.0.code(), code, "{target}");
         let record = checker.record_of(
-            parts.method,
+            Asked::of(&parts),
             decided,
             "r-1".to_owned(),
             clock::now(),
@@ -65,6 +67,9 @@ async fn what_a_record_names_is_read_whatever_was_refused() {
         let named = record.requested;
         assert_eq!(named.domain.map(|domain| domain.to_string()).as_deref(), domain, "{target}");
         assert_eq!(named.operation, operation, "{target}");
+        let unnamed = named.unnamed.map(|unnamed| unnamed.path);
+        let expected = (code == "not_found").then_some(target);
+        assert_eq!(unnamed.as_deref(), expected, "{target}");
     }
 }
 
@@ -96,7 +101,7 @@ async fn a_token_in_place_of_a_model_is_not_logged() {
         let decided = decided(checker.check(&parts, &apis, CheckStep::Only, now, None).await);
         assert_eq!(decided.0.outcome().as_str(), outcome, "{method}");
         let record =
-            checker.record_of(parts.method, decided, token.to_owned(), now, Duration::ZERO);
+            checker.record_of(Asked::of(&parts), decided, token.to_owned(), now, Duration::ZERO);
         let line = serde_json::to_string(&record.line(jiff::Timestamp::UNIX_EPOCH)).unwrap();
         assert!(!line.contains(secret), "{line}");
         if method != "DELETE" {
@@ -120,7 +125,7 @@ async fn a_list_that_goes_on_is_logged_with_its_backend() {
         let decided = decided(checker.check(&parts, &apis, CheckStep::Only, now, None).await);
         assert_eq!(decided.0.outcome().as_str(), "answered", "{mode}");
         let record =
-            checker.record_of(parts.method, decided, "r-1".to_owned(), now, Duration::ZERO);
+            checker.record_of(Asked::of(&parts), decided, "r-1".to_owned(), now, Duration::ZERO);
         let line = record.line(jiff::Timestamp::UNIX_EPOCH);
         assert_eq!(line.upstream.as_deref(), upstream, "{mode}");
     }

@@ -2,7 +2,10 @@
 
 use zeroize::Zeroizing;
 
-use super::super::{UsageError, secret_input::secret_from_standard_input, session::Session};
+use super::{
+    super::{UsageError, secret_input::secret_from_standard_input, session::Session},
+    show,
+};
 use crate::{
     admin::{Admin, BackendName, BackendSummary, ResealedCredentials},
     credential::{Credential, CredentialHeader, CredentialScheme},
@@ -44,11 +47,12 @@ pub(super) async fn run(session: &Session, admin: Admin, command: Command) -> an
             let credential = credential_from_standard_input(header, scheme)?;
             let outcome = admin.set_credential(&name, &credential).await?;
             let done = format!("set the credential of backend {name}, for its header `{header}`");
-            session.report(outcome, &done)
+            show(session.out, &session.changed(outcome, &done, admin.backend(&name)).await?)
         }
         Command::Remove { name } => {
             let outcome = admin.remove_credential(&name).await?;
-            session.report(outcome, &format!("removed the credential of backend {name}"))
+            let done = format!("removed the credential of backend {name}");
+            show(session.out, &session.changed(outcome, &done, admin.backend(&name)).await?)
         }
         Command::Reseal => {
             let outcome = session.with_keys(admin)?.reseal_credentials().await?;

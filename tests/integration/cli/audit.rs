@@ -9,7 +9,7 @@ use crate::support::{Suite, Token, World, cli::Cli, value};
 
 /// Every command that changes something, with the actions that it records. `{0}` and so on are live
 /// tokens of Ann's.
-const CHANGES: &[(&str, &[&str])] = &[
+pub(crate) const CHANGES: &[(&str, &[&str])] = &[
     ("backend create vllm --url http://127.0.0.1:1 --kind vllm", &["backend.create"]),
     ("backend update vllm --kind openai", &["backend.update"]),
     ("backend credential set vllm", &["backend.set_credential"]),
@@ -69,6 +69,7 @@ const LOOKS: &[&str] = &[
     "backend list",
     "backend show model-acme",
     "role list acme",
+    "role show acme admin",
     "token list --live",
     "token show {0}",
     "audit list",

@@ -125,8 +125,8 @@ pub(crate) async fn an_empty_list_permits_no_model(suite: Arc<Suite>) {
         .await;
     sees_none(&world, "earlier", "by the release before").await;
 
-    let opened = cli.ok("domain update picky --all-models");
-    assert_eq!(opened, "domain picky sees all models\n");
+    let opened = cli.run("domain update picky --all-models").stderr;
+    assert_eq!(opened, "patgate: domain picky sees all models\n");
     for path in [LISTED, OTHER] {
         eventually("all models", async || get(&replica, &token, path).await == ok).await;
     }
@@ -135,12 +135,12 @@ pub(crate) async fn an_empty_list_permits_no_model(suite: Arc<Suite>) {
     assert_eq!(before.upstream_for(Some("m")), Some("model-acme"));
 
     // From its first entry on, the domain sees what it lists, whether or not a command made it.
-    let narrowed = cli.ok("domain model set picky org/listed --upstream model-acme");
+    let narrowed = cli.run("domain model set picky org/listed --upstream model-acme").stderr;
     assert!(narrowed.contains("it saw all models before"), "{narrowed}");
     eventually("a list", async || get(&replica, &token, OTHER).await == denied).await;
     assert_eq!(get(&replica, &token, LISTED).await, ok);
-    let opened = cli.ok("domain update picky --all-models");
-    assert_eq!(opened, "domain picky sees all models; its list of 1 is deleted\n");
+    let opened = cli.run("domain update picky --all-models").stderr;
+    assert_eq!(opened, "patgate: domain picky sees all models; its list of 1 is deleted\n");
     let acme = world.id("acme");
     world
         .sql(&format!("INSERT INTO patgate.domain_models VALUES ('{acme}', 'm', 'model-acme')"))

@@ -143,7 +143,7 @@ pub(crate) async fn the_file_differs_only_where_it_says_so(suite: Arc<Suite>) {
             _ => {}
         }
     }
-    assert_eq!(blocks, 7);
+    assert_eq!(blocks, 6);
     let mut rest = plain.split_once("\n\n").unwrap().1.lines().filter(|line| !line.is_empty());
     let mut missing = Vec::new();
     for line in kept.iter().filter(|line| !line.is_empty()) {

@@ -88,6 +88,17 @@ pub(crate) async fn code_behind_ext_authz_is_as_trusted_as_patgate(suite: Arc<Su
         format!("function envoy_on_request(handle) {names_a_backend} handle:clearRouteCache() end");
     let changes_the_backend: Change<'_> = &|manager| script(manager, GUARD, &of_backend);
     let chooses_again: Change<'_> = &|manager| script(manager, GUARD, &chosen_again);
+    let names_a_user: Change<'_> = &|manager| {
+        let filters = manager["http_filters"].as_array_mut().unwrap();
+        let at = filters.iter().position(|filter| filter["name"] == GUARD).unwrap();
+        filters.insert(at, json!({ "name": "names", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
+            "mutations": { "request_mutations": [{ "append": {
+                "header": { "key": "x-user-id", "value": "root" },
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            } }] },
+        } }));
+    };
     // Before: patgate decides about what the filter has made of the request.
     let changed_before: Change<'_> = &|manager| {
         script(
@@ -105,11 +116,13 @@ pub(crate) async fn code_behind_ext_authz_is_as_trusted_as_patgate(suite: Arc<Su
             ("path", &[changes_the_path]),
             ("backend", &[changes_the_backend]),
             ("again", &[chooses_again]),
+            ("user", &[names_a_user]),
             ("before", &[changed_before]),
         ],
     )
     .await;
     let headers = [("authorization", &*site.pat)];
+    assert_eq!(site.get("user", MODELS, &headers).await.seen("x-user-id"), ["root"]);
     let reply = site.get("word", LOGIN, &[]).await;
     assert_eq!((reply.status, reply.header("x-backend")), (200, Some("model-acme")), "{reply:?}");
     let reply = site.get("path", MODELS, &headers).await;

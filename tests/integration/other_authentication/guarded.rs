@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use patgate_testing::{
     eventually,
+    http::{Over, Sent},
     shipped::{EXT_AUTHZ, GUARD, find, routes, unguard},
 };
 use serde_json::{Value, json};
@@ -60,6 +61,7 @@ fn jwt_settings(manager: &mut Value, settings: &Value) {
 struct Fault {
     name: &'static str,
     change: fn(&mut Value),
+    method: &'static str,
     target: &'static str,
     without: &'static str,
 }
@@ -68,41 +70,46 @@ const FAULTS: [Fault; 11] = [
     Fault {
         name: "a route is off that no exception names",
         change: |manager| add_route(manager, &json!({ "path": "/metrics" }), "login"),
+        method: "GET",
         target: "/metrics",
         without: "login",
     },
     Fault {
         name: "a route at the path of an exception leads to a model",
         change: |manager| route(manager, "login")["route"]["cluster"] = json!("model-acme"),
+        method: "GET",
         target: LOGIN,
         without: "model-acme",
     },
     Fault {
         name: "a route at the path of an exception leads to the cluster of another one",
         change: |manager| route(manager, "login")["route"]["cluster"] = json!("orders"),
+        method: "GET",
         target: LOGIN,
         without: "orders",
     },
     Fault {
         name: "a route below the path of an exception leads to a model",
-        change: |manager| add_route(manager, &json!({ "prefix": "/orders/v1" }), "model-acme"),
+        change: |manager| {
+            let requires = route(manager, "orders")["typed_per_filter_config"].clone();
+            add_route(manager, &json!({ "prefix": "/orders/v1" }), "model-acme");
+            routes(manager).next().unwrap()["typed_per_filter_config"] = requires;
+        },
+        method: "GET",
         target: "/orders/v1/models",
         without: "model-acme",
     },
     Fault {
         name: "the route is wider than its exception",
         change: |manager| route(manager, "login")["match"] = json!({ "prefix": "/log" }),
+        method: "GET",
         target: "/logs",
         without: "login",
     },
     Fault {
         name: "the route is for more methods than its exception",
-        change: |manager| {
-            let guard = &mut find(&mut manager["http_filters"], GUARD)["typed_config"];
-            let rules = "/rules/policies/login/permissions/0/and_rules/rules/1/header";
-            *guard.pointer_mut(rules).unwrap() =
-                json!({ "name": ":method", "string_match": { "exact": "POST" } });
-        },
+        change: |manager| route(manager, "login")["match"] = json!({ "path": LOGIN }),
+        method: "DELETE",
         target: LOGIN,
         without: "login",
     },
@@ -119,6 +126,7 @@ const FAULTS: [Fault; 11] = [
             manager["route_config"]["virtual_hosts"][0]["typed_per_filter_config"][EXT_AUTHZ] =
                 off()[EXT_AUTHZ].clone();
         },
+        method: "GET",
         target: MODELS,
         without: "model-acme",
     },
@@ -133,6 +141,7 @@ const FAULTS: [Fault; 11] = [
                 }),
             );
         },
+        method: "GET",
         target: ORDERS,
         without: "orders",
     },
@@ -146,6 +155,7 @@ const FAULTS: [Fault; 11] = [
             let filters = manager["http_filters"].as_array_mut().unwrap();
             filters.retain(|filter| filter["name"] != JWT);
         },
+        method: "GET",
         target: ORDERS,
         without: "orders",
     },
@@ -162,6 +172,7 @@ const FAULTS: [Fault; 11] = [
             end",
             );
         },
+        method: "GET",
         target: LOGIN,
         without: "model-acme",
     },
@@ -177,6 +188,7 @@ const FAULTS: [Fault; 11] = [
             end",
             );
         },
+        method: "GET",
         target: "/hidden",
         without: "model-acme",
     },
@@ -195,12 +207,16 @@ pub(crate) async fn each_error_around_an_exception_is_refused(suite: Arc<Suite>)
     }
     let site = Beside::start(&world, &variations).await;
     let mut refused = 0;
+    let jwt = site.jwt();
+    let headers = [("authorization", &*jwt)];
     for (number, fault) in FAULTS.iter().enumerate() {
-        let reply = site.get(fault.name, fault.target, &[]).await;
+        let Fault { method, target, .. } = *fault;
+        let sent = Sent { method, target, headers: &headers, ..Sent::default() };
+        let reply = site.send(Over::Http1, fault.name, sent).await;
         refused_as_an_outage(&reply, fault.name);
         refused += 1;
         // The same request passes if there is no guard.
-        let reply = site.get(&unguarded[number], fault.target, &[]).await;
+        let reply = site.send(Over::Http1, &unguarded[number], sent).await;
         let to = reply.header("x-backend");
         assert_eq!((reply.status, to), (200, Some(fault.without)), "{}: {reply:?}", fault.name);
     }

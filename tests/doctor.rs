@@ -41,7 +41,8 @@ fn changed(folder: &TempDir, from: &str, to: &str) -> PathBuf {
 
 #[test]
 fn nothing_is_found_in_what_is_shipped() {
-    for name in ["envoy.yaml", "rate-limits.yaml", "single-step.yaml"] {
+    for name in ["envoy.yaml", "rate-limits.yaml", "single-step.yaml", "other-authentication.yaml"]
+    {
         let output = doctor(&[&format!("envoy/{name}"), "--fail-on", "low"]);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         assert!(text(&output.stdout).contains("Nothing found"), "{output:?}");

@@ -30,7 +30,8 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::support::{Suite, authority::Authority, envoy::envoy_patch, envoy::patient};
 
-const SHIPPED: [&str; 3] = ["envoy.yaml", "rate-limits.yaml", "single-step.yaml"];
+const SHIPPED: [&str; 4] =
+    ["envoy.yaml", "rate-limits.yaml", "single-step.yaml", "other-authentication.yaml"];
 const NAME: &str = "gateway.example.com";
 const PATIENCE: Duration = Duration::from_secs(20);
 const HEALTH: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: gateway\r\n\r\n";

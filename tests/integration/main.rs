@@ -44,6 +44,7 @@ mod log_level;
 mod logged_paths;
 mod losses;
 mod metrics;
+mod other_authentication;
 mod output;
 mod own_backends;
 mod passwords;
@@ -279,6 +280,21 @@ fn main() -> ExitCode {
         https::a_renewed_certificate_is_taken_up,
         https::a_handshake_that_does_not_end_is_ended,
         https::no_private_key_is_in_the_repository,
+        other_authentication::the_file_differs_only_where_it_says_so,
+        other_authentication::each_route_serves_as_before_patgate,
+        other_authentication::only_a_good_jwt_reaches_the_api,
+        other_authentication::a_server_that_is_away_is_told_as_before,
+        other_authentication::attacks::no_spelling_of_a_path_opens_a_model,
+        other_authentication::attacks::no_other_part_of_a_request_opens_a_model,
+        other_authentication::attacks::no_exception_is_for_an_upgrade,
+        other_authentication::guarded::each_error_around_an_exception_is_refused,
+        other_authentication::guarded::a_redirect_leads_from_neither_side_to_the_other,
+        other_authentication::guarded::patgate_names_no_cluster_of_an_exception,
+        other_authentication::filters::a_filter_sees_what_patgate_has_added,
+        other_authentication::filters::code_behind_ext_authz_is_as_trusted_as_patgate,
+        other_authentication::filters::other_authentication_belongs_behind_ext_authz,
+        other_authentication::filters::nothing_stands_behind_the_guard,
+        other_authentication::rollout::each_mount_has_its_old_service,
         guard::what_patgate_did_not_let_through_reaches_no_backend,
         guard::the_guard_leaves_alone_what_it_is_not_for,
         guard::words::the_guard_takes_no_other_services_word,

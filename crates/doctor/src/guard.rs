@@ -4,7 +4,8 @@
 use serde_json::Value;
 
 use crate::{
-    matcher::in_words,
+    exception::{Exception, refused_values},
+    matcher::{in_words, matches},
     value::{Read, entries},
 };
 
@@ -20,8 +21,10 @@ pub(crate) struct Guard {
     pub(crate) weak: Vec<String>,
     /// Policies that let everything through.
     pub(crate) open: Vec<String>,
-    /// Policies that let some requests through without the word, with their conditions.
-    pub(crate) exceptions: Vec<String>,
+    /// Policies that let some requests through without the word.
+    pub(crate) exceptions: Vec<Exception>,
+    /// Policies that want the word.
+    worded: Vec<Value>,
 }
 
 impl Guard {
@@ -46,14 +49,16 @@ impl Guard {
             let needed = by_principals.or_else(|| needs(policy.list("permissions")));
             if let Some(needed) = needed {
                 looks = true;
+                guard.worded.push(policy.clone());
                 guard.weak.extend(needed.into_iter().filter_map(weakness));
             } else if policy.list("permissions").iter().any(always)
                 && policy.list("principals").iter().any(always)
+                && !policy.has("condition")
+                && !policy.has("checked_condition")
             {
                 guard.open.push(name.clone());
             } else {
-                let what: Vec<_> = policy.list("permissions").iter().map(permission).collect();
-                guard.exceptions.push(format!("{name}: {}", what.join(" or ")));
+                guard.exceptions.push(Exception::new(name, policy));
             }
         }
         looks.then_some(guard)
@@ -62,6 +67,21 @@ impl Guard {
     /// Whether it lets nothing through that patgate has not let through, except its exceptions.
     pub(crate) fn is_sound(&self) -> bool {
         self.weak.is_empty() && self.open.is_empty()
+    }
+
+    /// Whether it refuses what patgate has let through with this name of a cluster in its header.
+    pub(crate) fn keeps_apart(&self, header: &str, cluster: &str) -> bool {
+        let refuses = |policy: &Value| {
+            let refused = refused_values(policy, header);
+            refused.into_iter().any(|matcher| matches(matcher, cluster))
+        };
+        !self.worded.is_empty() && self.worded.iter().all(refuses)
+    }
+
+    /// Whether one of its exceptions is for this cluster.
+    pub(crate) fn excepts(&self, cluster: &str) -> bool {
+        let mut named = self.exceptions.iter().filter_map(Exception::clusters);
+        named.any(|names| names.contains(&cluster))
     }
 }
 

@@ -8,6 +8,7 @@
 //! both.
 
 mod authorizer;
+mod exception;
 mod guard;
 mod headers;
 mod matcher;

@@ -8,6 +8,7 @@ pub use self::text::reported;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{
+    exception::Exception,
     headers::Rules,
     model::{Address, Form, Kind, Maker, Target, Unjudged},
     releases,
@@ -155,7 +156,7 @@ fn guards(context: &Context<'_>) -> Vec<GuardLine> {
         Some(GuardLine {
             place: Place::filter(view, name),
             sound: guard.is_sound(),
-            exceptions: guard.exceptions.clone(),
+            exceptions: guard.exceptions.iter().map(Exception::in_words).collect(),
         })
     });
     guarded.collect()

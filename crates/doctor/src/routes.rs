@@ -124,7 +124,7 @@ fn of_view(view: &View<'_>, blank: &dyn Fn() -> Line, lines: &mut Vec<Line>) {
     let Some((_, guard)) = view.guard.as_ref().filter(|_| !view.askers.is_empty()) else { return };
     for exception in &guard.exceptions {
         lines.push(Line {
-            matches: format!("exception of the guard, {exception}"),
+            matches: format!("exception of the guard, {}", exception.in_words()),
             leads_to: "as routed".to_owned(),
             asked: "as routed".to_owned(),
             unasked: "the guard lets it through unasked".to_owned(),
@@ -183,6 +183,7 @@ fn of_route(view: &View<'_>, host: &Host, route: &Route, blank: Line) -> Line {
             Fate::Passes if view.askers.is_empty() && !answers => "everything passes".to_owned(),
             Fate::Passes => "passes to the backend".to_owned(),
             Fate::Held => "the guard refuses it".to_owned(),
+            Fate::Excepted => "an exception of the guard lets it through".to_owned(),
             Fate::DeadEnd => "503: no cluster without patgate's header".to_owned(),
         }
     };

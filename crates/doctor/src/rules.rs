@@ -1,10 +1,12 @@
 //! The rules: what each looks for, how bad it is, what it means, and what fixes it.
 
 mod ask;
+mod between;
 mod body;
 mod call;
 mod chain;
 mod change;
+mod except;
 mod exposed;
 mod fail;
 mod guard;
@@ -196,6 +198,8 @@ impl Found {
     /// Adds a way past patgate, as severe as what becomes of the requests.
     fn hole(&mut self, fate: Fate, place: Place, found: impl Into<String>) {
         let (severity, note) = match fate {
+            // The rules about exceptions judge it.
+            Fate::Excepted => return,
             Fate::Passes => (Severity::High, None),
             Fate::Held => (Severity::Medium, Some(HELD)),
             Fate::DeadEnd => (Severity::Medium, Some(DEAD_END)),
@@ -232,7 +236,9 @@ const FAMILIES: &[&[Rule]] = &[
     refused::RULES,
     ask::RULES,
     chain::RULES,
+    between::RULES,
     guard::RULES,
+    except::RULES,
     fail::RULES,
     call::RULES,
     route::RULES,

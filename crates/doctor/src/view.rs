@@ -3,12 +3,12 @@
 
 mod asked;
 mod bodies;
+mod excepted;
+mod protected;
 
 pub(crate) use asked::connections_are_asked;
 
 use std::collections::BTreeSet;
-
-use serde_json::Value;
 
 use crate::{
     Hints,
@@ -87,6 +87,8 @@ pub(crate) enum Fate {
     Passes,
     /// The guard refuses it.
     Held,
+    /// An exception of the guard may let it through.
+    Excepted,
     /// No route leads anywhere without patgate's header.
     DeadEnd,
 }
@@ -102,7 +104,7 @@ impl<'p> Context<'p> {
                 }
             }
         }
-        let protected = protected(proxy, &authorizers, &views);
+        let protected = protected::find(proxy, &authorizers, &views);
         Self { proxy, authorizers, views, protected }
     }
 
@@ -136,66 +138,6 @@ impl<'p> Context<'p> {
         own.is_some_and(|own| {
             own.iter().any(|address| *address != Address::Unknown && known.contains(address))
         })
-    }
-}
-
-/// The clusters to which routes behind patgate lead. A route by header leads to every cluster that is
-/// nothing else.
-fn protected<'p>(
-    proxy: &'p Proxy,
-    authorizers: &Authorizers,
-    views: &[View<'p>],
-) -> BTreeSet<&'p str> {
-    let mut found = BTreeSet::new();
-    let mut by_header = false;
-    for view in views {
-        let inner = !view.askers.is_empty();
-        for (_, route) in view.routes() {
-            match &route.target {
-                Target::Clusters(clusters) => {
-                    found.extend(clusters.iter().map(|(name, _)| name.as_str()).filter(|_| inner));
-                }
-                Target::Header(_) if inner => by_header = true,
-                _ => {}
-            }
-        }
-    }
-    if by_header {
-        let mut services = BTreeSet::new();
-        collect_services(&proxy.bootstrap, &mut services);
-        for listener in &proxy.listeners {
-            collect_services(&listener.config, &mut services);
-        }
-        let names = proxy.clusters.values().filter(|cluster| {
-            let name = cluster.name.as_str();
-            !services.contains(name) && !authorizers.services.contains_key(name)
-        });
-        found.extend(names.map(|cluster| cluster.name.as_str()));
-    }
-    found
-}
-
-/// The clusters that Envoy itself calls: for logs, traces, rate limits, control planes.
-fn collect_services<'v>(value: &'v Value, found: &mut BTreeSet<&'v str>) {
-    match value {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                match (key.as_str(), value) {
-                    ("cluster_name" | "clusterName", Value::String(name)) => {
-                        found.insert(name);
-                    }
-                    ("http_uri" | "httpUri" | "server_uri" | "serverUri", value) => {
-                        found.extend(value.text("cluster"))
-                    }
-                    // What clusters say of themselves.
-                    ("clusters" | "load_assignment" | "loadAssignment", _) => {}
-                    ("route_config" | "routeConfig", _) => {}
-                    _ => collect_services(value, found),
-                }
-            }
-        }
-        Value::Array(items) => items.iter().for_each(|item| collect_services(item, found)),
-        _ => {}
     }
 }
 
@@ -322,6 +264,7 @@ impl<'p> View<'p> {
     pub(crate) fn fate(&self, host: &Host, route: &Route) -> Fate {
         match (self.opens(route), self.guard_holds(host, route)) {
             // It refuses before the router looks for a cluster.
+            (_, true) if self.exception(route).is_some() => Fate::Excepted,
             (_, true) => Fate::Held,
             (false, false) => Fate::DeadEnd,
             (true, false) => Fate::Passes,
@@ -336,8 +279,10 @@ impl<'p> View<'p> {
             Fate::Passes
         } else if has(Fate::Held) {
             Fate::Held
-        } else {
+        } else if has(Fate::DeadEnd) || fates.is_empty() {
             Fate::DeadEnd
+        } else {
+            Fate::Excepted
         }
     }
 

@@ -72,6 +72,11 @@ impl Gateway {
         self.0.admin_port
     }
 
+    /// Returns the path of the access log of all listeners.
+    pub(crate) fn access_log(&self) -> &str {
+        &self.0.access_log
+    }
+
     /// Returns a counter of Envoy's.
     pub(crate) async fn stat(&self, name: &str) -> u64 {
         let target = format!("/stats?filter={name}");

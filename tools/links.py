@@ -6,21 +6,14 @@ documents that they name by a path from the root, such as `docs/runbook.md#patga
 network, so addresses of other sites are not checked.
 """
 
-import os
 import re
 import sys
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote
 
-ROOT = Path(__file__).resolve().parent.parent
-# Hidden folders hold installed or built files, except these.
-HIDDEN = {".ci", ".github"}
-BUILT = {"target", "node_modules", "__pycache__"}
+from documents import CODE, ROOT, files, headings, prose
 
-FENCE = re.compile(r"^[ >]*(?:(?:[-*]|\d+\.) +)*(`{3,}|~{3,})")
-HEADING = re.compile(r"^ {0,3}#{1,6}\s+(.*?)(?:\s+#+)?\s*$")
-CODE = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)")
 # `](target "title")` ends a link or a picture; the target may hold one pair of brackets.
 INLINE = re.compile(r"\]\(\s*<?([^()\s<>]*(?:\([^()\s]*\)[^()\s<>]*)*)>?(?:\s+\"[^\"]*\")?\s*\)")
 REFERENCE = re.compile(r"^ {0,3}\[[^\]]+\]:\s+<?([^\s>]+)>?")
@@ -32,54 +25,13 @@ MENTION = re.compile(
 )
 
 
-def files() -> list[Path]:
-    """Returns the files of the repository, without what was installed or built."""
-    found = []
-    for folder, folders, names in os.walk(ROOT):
-        folders[:] = [
-            name
-            for name in folders
-            if name not in BUILT and (not name.startswith(".") or name in HIDDEN)
-        ]
-        found += [Path(folder, name) for name in names]
-    return sorted(found)
-
-
-def prose(text: str) -> list[str]:
-    """Returns the lines of a document, with blocks of code empty, so that numbers stay right."""
-    lines, fence = [], None
-    for line in text.splitlines():
-        mark = FENCE.match(line)
-        if fence is None and mark:
-            fence = mark[1]
-            lines.append("")
-        elif fence is not None:
-            if mark and mark[1].startswith(fence) and line.strip(" >`~") == "":
-                fence = None
-            lines.append("")
-        else:
-            lines.append(line)
-    return lines
-
-
-def slug(heading: str) -> str:
-    """Returns the anchor of a heading, as GitHub makes it."""
-    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", heading)
-    return re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-")
-
-
 @cache
 def anchors(path: Path) -> frozenset[str]:
     """Returns what links may name in a document: its headings, and anchors in HTML."""
-    found: set[str] = set()
-    times: dict[str, int] = {}
-    for line in prose(path.read_text()):
+    text = path.read_text()
+    found = set(headings(text).values())
+    for line in prose(text):
         found.update(NAMED.findall(line))
-        heading = HEADING.match(line)
-        if heading:
-            name = slug(heading[1])
-            found.add(f"{name}-{times[name]}" if name in times else name)
-            times[name] = times.get(name, 0) + 1
     return frozenset(found)
 
 

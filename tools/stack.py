@@ -74,16 +74,19 @@ class Stack:
         self._servers.clear()
         shutil.rmtree(self.dir, ignore_errors=True)
 
-    def postgres(self, settings=None, primary=None, tree=None):
+    def postgres(self, settings=None, primary=None, tree=None, like=None):
         """`settings` are Postgres's own, by name; the defaults trade crash safety for speed. With
         `primary`, a port, it is a standby of the server there. `tree` is the folder of another
-        Postgres than the wheel's, which has no TLS."""
+        Postgres than the wheel's, which has no TLS. `like` is the data of a server that has
+        ended, of which this one has a copy."""
         id, home = self._new("postgres")
         if self._user:
             os.chown(home, self._user.pw_uid, self._user.pw_gid)
         tree = Path(tree) if tree else self._postgres_tree()
         data, port = home / "data", free_port()
-        if primary:
+        if like:
+            make = ["cp", "-a", like, data]
+        elif primary:
             source = f"host=127.0.0.1 port={primary} user=postgres application_name={id}"
             options = ["-d", source, "--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
             make = [tree / "bin" / "pg_basebackup", "-D", data, *options]
@@ -92,7 +95,7 @@ class Stack:
             make = [tree / "bin" / "initdb", "-D", data, *options]
         made = self._run_as_user([str(arg) for arg in make])
         if made.returncode:
-            raise ServerError(f"{make[0].name} failed:\n{made.stdout}")
+            raise ServerError(f"{Path(make[0]).name} failed:\n{made.stdout}")
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": port,

@@ -1,11 +1,14 @@
 """Takes commands and files out of the documentation, so that what users read is what is tested."""
 
-import re
 import shlex
+import sys
 from pathlib import Path
 
 import yaml
 from programs import ROOT, Failed, run
+
+sys.path.append(str(ROOT / "tools"))
+import documents  # noqa: E402
 
 CHART = ROOT / "deploy/helm/patgate/README.md"
 ENVOY = ROOT / "envoy/README.md"
@@ -14,8 +17,12 @@ QUICK_START = ROOT / "README.md"
 
 def block(file: Path, language: str, first: str) -> str:
     """Returns the block of code in which `first` is the beginning of a line."""
-    found = re.findall(rf"^ *```{language}\n(.*?)^ *```$", file.read_text(), re.M | re.S)
-    chosen = [text for text in found if re.search(rf"^ *{re.escape(first)}", text, re.M)]
+    chosen = [
+        block.text
+        for block in documents.blocks(file)
+        if block.language == language
+        and any(line.lstrip().startswith(first) for line in block.text.splitlines())
+    ]
     if len(chosen) != 1:
         raise Failed(
             f"{file} has {len(chosen)} blocks of {language} with a line that begins {first!r}"
@@ -29,13 +36,7 @@ def values(first: str) -> dict:
 
 def commands(text: str) -> list[str]:
     """Returns the commands of a console block, each with the lines that belong to it."""
-    found = []
-    for line in text.splitlines():
-        if line.startswith("$ "):
-            found.append(line.removeprefix("$ "))
-        else:
-            found[-1] += f"\n{line}"
-    return found
+    return [command.text for command in documents.commands(text)]
 
 
 def execute(lines: list[str], folder: Path, programs: Path, env: dict[str, str]) -> str:

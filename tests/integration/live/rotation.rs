@@ -1,7 +1,11 @@
 //! A routine rotation of the key ring, step by step as docs/operations.md has it, through the commands
 //! and under load: each replica has a file of its own, and they get the new one one after the other.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use patgate::keyring::KeyRing;
 use patgate_core::seal::{SealPurpose, Sealer};
@@ -176,7 +180,7 @@ impl<'s> Rotation<'s> {
 }
 
 impl Member {
-    async fn start(world: &World<'_>, from: &PathBuf, ring: PathBuf, feed: Feed) -> Self {
+    async fn start(world: &World<'_>, from: &Path, ring: PathBuf, feed: Feed) -> Self {
         replace(from, &ring);
         let mut settings = vec![format!("keyring_file={}", ring.display())];
         if feed == Feed::Relayed {
@@ -188,7 +192,7 @@ impl Member {
 }
 
 /// Replaces a file in one step.
-fn replace(from: &PathBuf, to: &PathBuf) {
+fn replace(from: &Path, to: &Path) {
     let new = to.with_extension("new");
     fs::copy(from, &new).unwrap();
     fs::rename(new, to).unwrap();

@@ -319,9 +319,6 @@ impl<K: LookupKind> Tiers<K> {
         let usable = self.held_by_redis(redis, key, oldest, trace).await;
         let result = usable.as_ref().map_or_else(|reason| *reason, Found::result);
         self.count(Tier::Redis, result);
-        if result == LookupResult::Refused {
-            redis.warn_of_foreign_seals();
-        }
         usable.ok()
     }
 

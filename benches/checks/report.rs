@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, io::ErrorKind};
 use patgate_testing::stack::project;
 use serde_json::json;
 
-use crate::{bench::Plan, chart, instructions, neighbours, revocation, statistics::Spread, summary};
+use crate::{
+    bench::Plan, chart, instructions, neighbours, revocation, statistics::Spread, summary,
+};
 
 /// Figures by their names, which docs/performance.md explains.
 #[derive(Default)]

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{CachedCopiesError, Scope};
-use crate::{clock::Tick, domain::DomainRef};
+use crate::{clock::Tick, domain::DomainRef, keyring::KeyId};
 
 /// A change that is committed, with everything that its caller may have to do next.
 #[derive(Debug)]
@@ -51,6 +51,11 @@ pub enum Warning {
         scope: Scope,
         /// The e-mail address of the token's owner.
         owner: String,
+    },
+    /// The tokens of a key were revoked, and new ones are still signed with it.
+    SignsNewTokens {
+        /// The current key of the ring.
+        key: KeyId,
     },
     /// The new token has no scope, so it can do nothing.
     NoScopes,

@@ -23,7 +23,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// If the filter names a user or domain that does not exist.
+    /// If the filter names a user or domain that does not exist, or a key that has signed no token.
     pub async fn tokens(&self, filter: &TokenFilter) -> Result<Vec<Token>, Error> {
         Ok(self.store.tokens(filter).await?)
     }
@@ -32,14 +32,9 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// If the user or domain does not exist.
+    /// If the user or domain does not exist, or the key has signed no token.
     pub async fn count_live_tokens(&self, group: &TokenGroup) -> Result<usize, Error> {
-        let everything = TokenFilter { live: true, ..TokenFilter::default() };
-        let filter = match group.clone() {
-            TokenGroup::OfUser(user) => TokenFilter { owner: Some(user), ..everything },
-            TokenGroup::OfDomain(domain) => TokenFilter { domain: Some(domain), ..everything },
-        };
-        Ok(self.tokens(&filter).await?.len())
+        Ok(self.tokens(&group.live()).await?.len())
     }
 
     /// Returns a token with its scopes.
@@ -97,16 +92,27 @@ impl Admin {
         Ok(self.complete(self.store.revoke_verified_token(&token).await?).await)
     }
 
-    /// Revokes all live tokens of a user or a domain for good.
+    /// Warns if the tokens of a group are those of the key that signs new ones. Says nothing without a
+    /// key ring.
+    pub fn warning_about(&self, group: &TokenGroup) -> Option<Warning> {
+        let key = group.key()?;
+        let ring = &self.keys.as_ref()?.ring;
+        (ring.current().id == *key).then(|| Warning::SignsNewTokens { key: key.clone() })
+    }
+
+    /// Revokes all live tokens of a user, of a domain or of a key for good. The key need not be in the
+    /// ring.
     ///
     /// # Errors
     ///
-    /// If the user or domain does not exist.
+    /// If the user or domain does not exist, or the key has signed no token.
     pub async fn revoke_tokens(
         &self,
         group: &TokenGroup,
     ) -> Result<Outcome<Vec<RevokedToken>>, Error> {
-        Ok(self.complete(self.store.revoke_tokens(group).await?).await)
+        let mut outcome = self.complete(self.store.revoke_tokens(group).await?).await;
+        outcome.warnings.extend(self.warning_about(group));
+        Ok(outcome)
     }
 
     /// Replaces a live token by a new one with the same owner, name, description and scopes. The

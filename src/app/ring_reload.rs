@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::file_watch::{self, WatchedFiles};
 use crate::{
+    clock,
     config::reread_keyring,
     freshness::KnownChanges,
     keyring::{KeyId, KeyRing, LiveRing},
@@ -93,7 +94,7 @@ impl RingReloader {
         // arrives in between would be believed for good. So for the microseconds between the two, what
         // another key sealed may still be judged by how far the record reaches by frames of the one that
         // left.
-        let change = self.ring.replace(ring);
+        let change = self.ring.replace(ring, clock::now());
         if let Some(stores) = self.opened.get()
             && stores.changes.distrust_keys_outside(&self.ring)
         {
@@ -151,8 +152,9 @@ impl WatchedFiles for RingReloader {
         }
     }
 
-    /// The operator may create the first token with it meanwhile.
+    /// The operator may create the first token with the ring that waits, meanwhile.
     async fn unchanged(&mut self) {
+        self.ring.forget_retired(clock::now());
         if let Some(ring) = &self.waiting
             && self.objection(ring).await.is_ok()
             && let Some(ring) = self.waiting.take()

@@ -1,6 +1,8 @@
 //! `patgate audit …`
 
-use super::session::Session;
+use jiff::Timestamp;
+
+use super::{session::Session, token::time};
 use crate::admin::{AuditActionFilter, AuditFilter};
 
 #[derive(clap::Subcommand)]
@@ -10,6 +12,12 @@ pub(super) enum Command {
         /// Only changes by exactly this actor
         #[arg(long = "by", value_name = "ACTOR")]
         by: Option<String>,
+        /// Only changes that exactly this login of the database wrote
+        #[arg(long)]
+        login: Option<String>,
+        /// Only changes at this time or later, such as `2030-01-31T00:00:00Z`
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        since: Option<Timestamp>,
         /// Only changes of this kind, such as `token` or `token.revoke`; an unknown kind prints the list
         #[arg(long)]
         action: Option<AuditActionFilter>,
@@ -24,8 +32,8 @@ pub(super) enum Command {
 
 pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     let admin = session.admin().await?;
-    let Command::List { by, action, object, limit } = command;
-    let filter = AuditFilter { actor: by, action, object, limit };
+    let Command::List { by, login, since, action, object, limit } = command;
+    let filter = AuditFilter { actor: by, login, since, action, object, limit };
     session.out.list(
         &admin.audit_log(&filter).await?,
         &[

@@ -211,7 +211,8 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
         }
         Command::Delete { domain, yes } => {
             if !yes {
-                let tokens = admin.count_live_tokens(&TokenGroup::OfDomain(domain.clone())).await?;
+                let tokens =
+                    admin.count_live_tokens(&TokenGroup::of_domain(domain.clone())).await?;
                 return Err(unconfirmed(&format!(
                     "this deletes domain {domain} for good, with its roles and with scopes of \
                      {tokens} live tokens"

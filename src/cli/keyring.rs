@@ -37,7 +37,8 @@ pub(super) enum Command {
         /// The key-ring file [default: keyring_file of the configuration]
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
-        /// Counts the live tokens and the credentials of backends that need each key
+        /// Counts the live tokens and the credentials of backends that need each key, also keys that are
+        /// not in the file
         #[arg(long)]
         count: bool,
     },
@@ -75,6 +76,7 @@ pub(super) enum Command {
 #[derive(Serialize)]
 struct ListedKey {
     id: String,
+    in_file: bool,
     mints: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     live_tokens: Option<i64>,
@@ -129,25 +131,35 @@ fn list(session: &Session, ring: &KeyRingFile, uses: Option<&[KeyUse]>) -> anyho
         let uses = uses?.iter().find(|uses| uses.key_id == id);
         Some(uses.map_or(0, of))
     };
-    let keys: Vec<ListedKey> = ring
-        .ids()
-        .enumerate()
-        .map(|(index, id)| ListedKey {
-            id: id.to_owned(),
-            mints: index == 0,
-            live_tokens: count(id, |uses| uses.live_tokens),
-            credentials: count(id, |uses| uses.credentials),
-        })
-        .collect();
+    let listed = |id: &str, in_file, mints| ListedKey {
+        id: id.to_owned(),
+        in_file,
+        mints,
+        live_tokens: count(id, |uses| uses.live_tokens),
+        credentials: count(id, |uses| uses.credentials),
+    };
+    let mut keys: Vec<ListedKey> =
+        ring.ids().enumerate().map(|(index, id)| listed(id, true, index == 0)).collect();
+    let missing = uses.unwrap_or_default().iter().map(|uses| &*uses.key_id);
+    let missing = missing.filter(|id| ring.ids().all(|held| held != *id));
+    keys.extend(missing.map(|id| listed(id, false, false)));
     session.out.list(
         &keys,
         &[
             ("KEY", |key| key.id.clone()),
-            ("USE", |key| if key.mints { "mints and verifies" } else { "verifies" }.to_owned()),
+            ("USE", |key| usage(key).to_owned()),
             ("LIVE TOKENS", |key| counted(key.live_tokens)),
             ("CREDENTIALS", |key| counted(key.credentials)),
         ],
     )
+}
+
+fn usage(key: &ListedKey) -> &'static str {
+    match (key.in_file, key.mints) {
+        (false, _) => "not in the file",
+        (true, true) => "mints and verifies",
+        (true, false) => "verifies",
+    }
 }
 
 fn counted(count: Option<i64>) -> String {

@@ -24,6 +24,7 @@ use crate::{
         TokenFilter, TokenName, UserRef,
     },
     domain::DomainRef,
+    keyring::KeyId,
     token::TokenId,
 };
 
@@ -63,6 +64,9 @@ pub(super) enum Command {
         /// Only tokens with a scope in this domain
         #[arg(long, value_parser = domain_ref)]
         domain: Option<DomainRef>,
+        /// Only tokens that this key signed, whether or not it is still in the key ring
+        #[arg(long, value_name = "KEY_ID")]
+        key: Option<KeyId>,
         /// Only tokens that are neither expired nor revoked
         #[arg(long)]
         live: bool,
@@ -137,8 +141,8 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
             let outcome = session.with_keys(admin)?.create_token(&new).await?;
             hand_over(out, &session.accept(outcome))
         }
-        Command::List { user, domain, live } => {
-            list(out, &admin.tokens(&TokenFilter { owner: user, domain, live }).await?)
+        Command::List { user, domain, key, live } => {
+            list(out, &admin.tokens(&TokenFilter { owner: user, domain, key, live }).await?)
         }
         Command::Show { id } => show(out, &admin.token(TokenId(id)).await?),
         Command::Scope(ScopeCommand::Add { id, scopes }) => {
@@ -169,7 +173,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|_| "expected a duration such as `90d` or `12h`".to_owned())
 }
 
-fn time(text: &str) -> Result<Timestamp, String> {
+pub(super) fn time(text: &str) -> Result<Timestamp, String> {
     text.parse().map_err(|_| "expected a time such as `2030-01-31T00:00:00Z`".to_owned())
 }
 

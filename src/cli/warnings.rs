@@ -20,6 +20,11 @@ fn words(warning: &Warning) -> String {
             "scope {scope} grants nothing until a role of {owner} permits {}",
             scope.operation
         ),
+        Warning::SignsNewTokens { key } => format!(
+            "key {key} is the current key of the key ring: new tokens are signed with it. If it was \
+             stolen, add another key and promote it first (`patgate keyring add`, `patgate keyring \
+             promote NEW_KEY`)"
+        ),
         Warning::NoScopes => "without a scope, this token can do nothing".to_owned(),
         Warning::SeesNoModel { domain } => format!(
             "domain {domain} lists no model any more, so it sees none; `patgate domain update \

@@ -103,6 +103,7 @@ impl FeedReader {
                     continue;
                 }
             };
+            self.metrics.frames(FrameResult::Retired, heard.retired);
             self.metrics.frames(FrameResult::Refused, heard.refused);
             self.metrics.frames(FrameResult::Superseded, heard.superseded);
             let mut spoke = false;
@@ -187,6 +188,7 @@ impl FeedReader {
             relay.skip();
             match relay.receive(left).await {
                 Ok(heard) => {
+                    self.metrics.frames(FrameResult::Retired, heard.retired);
                     self.metrics.frames(FrameResult::Refused, heard.refused);
                     self.metrics.frames(FrameResult::Superseded, heard.superseded);
                     let current = |RelayedPoll { poll, .. }: &RelayedPoll| {

@@ -30,7 +30,7 @@ use crate::{
         fault::{self, RedisFault},
         fault_log::FaultLog,
     },
-    seal::{SealPurpose, Sealer, Unsealed},
+    seal::{NotOpened, SealFault, SealPurpose, Sealer, Unsealed},
     snapshot::{Snapshot, Xid},
 };
 
@@ -102,6 +102,8 @@ pub(super) struct RelayedPoll {
 #[derive(Default)]
 pub(super) struct ReceivedFrames {
     pub(super) polls: Vec<RelayedPoll>,
+    /// Frames of keys that are no longer in the ring.
+    pub(super) retired: usize,
     /// Frames that were not sealed by this key ring for this installation, or cannot be read.
     pub(super) refused: usize,
     /// Frames of a leader that was replaced.
@@ -119,6 +121,8 @@ struct KnownEpoch {
 pub(crate) struct Relay {
     connections: RedisConnections,
     sealer: Sealer,
+    /// Keys that were dropped before then may have left frames.
+    started: Tick,
     connection: Option<RedisConnection>,
     /// The last entry of the stream that was read.
     position: String,
@@ -136,6 +140,7 @@ impl Relay {
         Self {
             connections: RedisConnections::new(Arc::clone(access), LIMITS),
             sealer,
+            started: clock::now(),
             connection: None,
             position: BEGINNING.to_owned(),
             epoch: None,
@@ -188,11 +193,14 @@ impl Relay {
                 Some(Value::BulkString(sealed)) => {
                     self.sealer.open::<RelayFrame>(SealPurpose::Relay, &self.stream, &sealed)
                 }
-                _ => None,
+                _ => Err(NotOpened::Forged),
             };
             match frame {
-                None => heard.refused += 1,
-                Some(Unsealed { payload: frame, key: seal }) => {
+                Err(reason) => match reason.reported(self.started, clock::now()) {
+                    SealFault::Retired(_) => heard.retired += 1,
+                    SealFault::Refused(_) => heard.refused += 1,
+                },
+                Ok(Unsealed { payload: frame, key: seal }) => {
                     if self.is_superseded(&frame, seal) {
                         heard.superseded += 1;
                     } else {
@@ -246,7 +254,7 @@ impl Relay {
         let left: HashMap<String, Vec<u8>> = self.run(&get, PATIENCE).await?;
         let opened = left.iter().filter_map(|(id, sealed)| {
             let id = id.parse().ok()?;
-            self.sealer.open(SealPurpose::Relay, &self.place_of(id), sealed)
+            self.sealer.open(SealPurpose::Relay, &self.place_of(id), sealed).ok()
         });
         let opened = opened.map(|unsealed| unsealed.payload);
         Ok(opened.collect())

@@ -21,10 +21,10 @@ use super::{
     lanes::Lane,
 };
 use crate::{
-    clock::{self, Moment},
+    clock::{self, Moment, Tick},
     config,
     freshness::Stamp,
-    keyring::LiveRing,
+    keyring::{KeyId, LiveRing},
     process::tasks::{Task, Tasks},
     redis_client::{
         access::RedisAccess,
@@ -34,7 +34,7 @@ use crate::{
         fault_log::FaultLog,
         probe::{RedisUse, probe},
     },
-    seal::{SealPurpose, Sealer, Unsealed},
+    seal::{SealFault, SealPurpose, Sealer, Unsealed},
     telemetry::{LookupResult, LookupTrace, Metrics, Store, StoreQuestion},
     throttle::Throttle,
 };
@@ -46,7 +46,8 @@ const LIMITS: ConnectionLimits =
 /// How many entries may wait to be written; patgate drops and counts the rest.
 const MAX_WRITES: usize = 4096;
 const MAX_WRITE_BATCH: usize = 256;
-/// How often patgate logs that entries were not sealed by this key ring.
+/// How often patgate logs that entries were not sealed by this key ring, and that keys which have left it
+/// sealed some.
 const SEALS_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// A result as Redis holds it. `None` means that the value does not exist.
@@ -63,7 +64,10 @@ pub(crate) struct RedisTier {
     writes: mpsc::Sender<QueuedWrite>,
     link: Arc<Link>,
     sealer: Sealer,
-    seals: Throttle,
+    /// Keys that were dropped before then may have left entries.
+    started: Tick,
+    refused: Throttle,
+    retired: Throttle,
     metrics: Metrics,
 }
 
@@ -88,8 +92,9 @@ impl RedisTier {
         let (writes, waiting) = mpsc::channel(MAX_WRITES);
         let writing = write_behind(Arc::clone(&link), sealer.ring().clone(), waiting);
         tasks.spawn_owned(Task::RedisWriter, writing);
-        let seals = Throttle::default();
-        Ok(Arc::new(Self { reads, writes, link, sealer, seals, metrics }))
+        let [refused, retired] = Default::default();
+        let started = clock::now();
+        Ok(Arc::new(Self { reads, writes, link, sealer, started, refused, retired, metrics }))
     }
 
     /// Tries whether this replica can log in to Redis and read, so that the log reports a problem
@@ -133,17 +138,41 @@ impl RedisTier {
                 return Err(LookupResult::Unavailable);
             }
         };
-        self.sealer.open(SealPurpose::Entries, &redis_key, &sealed).ok_or(LookupResult::Refused)
+        self.sealer.open(SealPurpose::Entries, &redis_key, &sealed).map_err(|reason| {
+            let now = clock::now();
+            match reason.reported(self.started, now) {
+                SealFault::Retired(key) => {
+                    self.note_a_retired_key(&key, now);
+                    LookupResult::Retired
+                }
+                SealFault::Refused(key) => {
+                    self.warn_of_a_foreign_seal(key.as_ref(), now);
+                    LookupResult::Refused
+                }
+            }
+        })
     }
 
-    /// Logs, at intervals, that an entry was not sealed by this key ring.
-    pub(super) fn warn_of_foreign_seals(&self) {
-        if self.seals.passes(clock::now(), SEALS_EVERY) {
+    fn note_a_retired_key(&self, key: &KeyId, now: Tick) {
+        if self.retired.passes(now, SEALS_EVERY) {
+            tracing::info!(
+                key = key.as_str(),
+                "entries in Redis are left that name a key which is not in the key ring; they are not \
+                 used, and expire within minutes",
+            );
+        }
+    }
+
+    /// Logs, at intervals, that an entry was not sealed by this key ring. `key` is the one that it names,
+    /// if the ring has no such key.
+    fn warn_of_a_foreign_seal(&self, key: Option<&KeyId>, now: Tick) {
+        if self.refused.passes(now, SEALS_EVERY) {
             tracing::warn!(
+                key = key.map(KeyId::as_str),
                 prefix = self.sealer.prefix(),
                 "an entry in Redis is not sealed by this key ring and is not used: replicas have \
-                 different key rings, or are of different releases, or a key has just left the ring, \
-                 or another program writes to Redis",
+                 different key rings, or are of different releases, or another program writes to \
+                 Redis",
             );
         }
     }

@@ -35,6 +35,8 @@ results! {
         Miss = "miss",
         /// Its entry is too old, or a change has made it outdated.
         Stale = "stale",
+        /// Its entry was left by a key that is no longer in the ring.
+        Retired = "retired",
         /// Its entry is not sealed by this key ring for this key.
         Refused = "refused",
         /// It was not asked, because it failed several times in a row.
@@ -78,6 +80,8 @@ results! {
         Gap = "gap",
         /// A leader that was replaced sent it.
         Superseded = "superseded",
+        /// A key that is no longer in the ring sealed it.
+        Retired = "retired",
         /// It is not sealed by this key ring for this installation, or cannot be read.
         Refused = "refused",
     }

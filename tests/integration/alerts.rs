@@ -8,6 +8,7 @@ mod events;
 mod files;
 mod healthy;
 mod pauses;
+pub(crate) mod rotations;
 mod stage;
 
 use std::{

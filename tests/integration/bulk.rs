@@ -20,8 +20,8 @@ pub(crate) async fn revocations_and_rotations_do_not_deadlock(suite: Arc<Suite>)
     let url = world.url("administrator", world.port);
     let pool = PgPoolOptions::new().max_connections(20).connect(&url).await.unwrap();
     let admin = world.admin(pool).await;
-    let user = TokenGroup::OfUser("ann@example.com".parse().unwrap());
-    let domain = TokenGroup::OfDomain(DomainRef::parse("acme").unwrap());
+    let user = TokenGroup::of_user("ann@example.com".parse().unwrap());
+    let domain = TokenGroup::of_domain(DomainRef::parse("acme").unwrap());
     let mut rotated = 0;
     let mut revoked = 0;
     for round in 0..ROUNDS {

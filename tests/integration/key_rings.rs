@@ -112,7 +112,7 @@ pub(crate) async fn different_ones_are_noticed(suite: Arc<Suite>) {
     assert_eq!(logged(&one, OTHERS), 1);
     let (code, outcome, detail) = found(&Cli::of(&world).login(&world, "server"), "keyring_file");
     assert_eq!((code, &*outcome), (0, "warning"));
-    assert!(detail.ends_with("and are refused: k2"), "{detail}");
+    assert!(detail.ends_with("and are refused: k2 (1)"), "{detail}");
     assert_eq!(status(&one.replica, &token).await, 200);
 
     // The keys have the same name.

@@ -2,7 +2,9 @@
 
 mod bad_files;
 mod keys;
+mod lost_keys;
 mod relayed;
+pub(crate) mod rotation;
 mod under_load;
 
 pub(crate) use bad_files::{a_bad_ring_keeps_the_old_one, settings_with_an_error_change_nothing};
@@ -10,7 +12,11 @@ pub(crate) use keys::{
     a_credential_opens_while_its_key_is_there, a_forged_entry_goes_with_its_key,
     keys_rotate_as_documented, the_last_key_of_an_installation_is_replaced,
 };
+pub(crate) use lost_keys::{
+    a_lost_ring_is_replaced_as_documented, a_stolen_key_is_removed_as_documented,
+};
 pub(crate) use relayed::a_forged_frame_goes_with_its_key;
+pub(crate) use rotation::{relayed_replicas_rotate, three_replicas_rotate, two_replicas_rotate};
 pub(crate) use under_load::{over_a_socket, over_tls};
 
 use std::{fs, path::PathBuf};

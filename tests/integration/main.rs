@@ -211,6 +211,9 @@ fn main() -> ExitCode {
         cli::keyring::a_key_in_use_is_not_dropped,
         cli::keyring::a_ring_that_others_may_write_is_not_used,
         cli::memory::is_in_no_core_dump,
+        cli::keys::tokens_are_found_and_revoked_by_their_key,
+        cli::keys::keys_that_a_ring_lacks_are_counted,
+        cli::unaudited::what_a_thief_has_changed_is_listed,
         cli::revocation::a_leaked_token_is_revoked_by_its_text,
         cli::revocation::tokens_are_revoked_in_bulk,
         bulk::revocations_and_rotations_do_not_deadlock,
@@ -388,6 +391,11 @@ fn main() -> ExitCode {
         live::a_forged_frame_goes_with_its_key,
         live::a_bad_ring_keeps_the_old_one,
         live::settings_with_an_error_change_nothing,
+        live::a_lost_ring_is_replaced_as_documented,
+        live::a_stolen_key_is_removed_as_documented,
+        live::two_replicas_rotate,
+        live::three_replicas_rotate,
+        live::relayed_replicas_rotate,
         live::over_tls,
         live::over_a_socket,
         transport::of_strangers_fail,
@@ -723,6 +731,7 @@ fn main() -> ExitCode {
             alerts::the_page_of_metrics_passes_promtool,
             alerts::commands::of_the_runbook_succeed,
             alerts::each_fires_for_its_event_and_for_nothing_else,
+            alerts::rotations::of_the_key_ring_fire_none,
         ]);
     }
     let names: Vec<String> = trials.iter().map(|trial| trial.name().to_owned()).collect();

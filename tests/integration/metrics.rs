@@ -71,7 +71,10 @@ fn expected(with_relay: bool) -> BTreeSet<String> {
     add("decision_log_records_total", &[(RESULT, &records)]);
     for (tier, results) in [
         ("memory", &["hit", "negative"][..]),
-        ("redis", &["hit", "negative", "unavailable", "miss", "stale", "refused", "open"]),
+        (
+            "redis",
+            &["hit", "negative", "unavailable", "miss", "stale", "retired", "refused", "open"],
+        ),
         ("postgres", &["hit", "negative", "unavailable", "shed"]),
     ] {
         add("lookups_total", &[("kind", &kinds), ("tier", &[tier]), (RESULT, results)]);
@@ -116,7 +119,10 @@ fn expected(with_relay: bool) -> BTreeSet<String> {
     if with_relay {
         add("relay_leader", &[]);
         add("relay_silences_total", &[]);
-        add("relay_frames_total", &[(RESULT, &["applied", "gap", "superseded", "refused"])]);
+        add(
+            "relay_frames_total",
+            &[(RESULT, &["applied", "gap", "superseded", "retired", "refused"])],
+        );
     }
     all
 }

@@ -287,15 +287,15 @@ mod tests {
             these.each_ref().map(|it| live.permits(it.basis().unwrap()))
         };
         assert!(opened.iter().all(|opened| opened.credential() == Some(&credential())));
-        live.replace(ring(&format!("{B}\n{A}")));
+        live.replace(ring(&format!("{B}\n{A}")), crate::clock::Tick::from_micros(0));
         assert_eq!(count(&opened), [true, true]);
-        live.replace(ring(B));
+        live.replace(ring(B), crate::clock::Tick::from_micros(0));
         assert_eq!(count(&opened), [false, true]);
         let without = open();
         assert_eq!(without.each_ref().map(|it| it.credential().is_some()), [false, true]);
         assert_eq!(count(&without), [true, true]);
         // The key comes back, so that it can be opened.
-        live.replace(ring(&format!("{B}\n{A}")));
+        live.replace(ring(&format!("{B}\n{A}")), crate::clock::Tick::from_micros(0));
         assert_eq!((count(&opened), count(&without)), ([false, true], [false, true]));
         assert!(open().iter().all(|opened| opened.credential().is_some()));
     }

@@ -22,7 +22,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
-pub use self::live::{KeyBasis, LiveRing, RingChange};
+pub use self::live::{KeyBasis, LiveRing, RETIRED_FOR, RingChange};
 
 pub(crate) type HmacSha256 = Hmac<Sha256>;
 
@@ -111,14 +111,21 @@ pub struct DerivedKeys {
     fingerprint: Zeroizing<[u8; 32]>,
     /// The key that signs tokens.
     pub(crate) tokens: HmacSha256,
-    /// The key that seals entries in Redis.
-    pub(crate) entries: HmacSha256,
-    /// The key that seals what replicas send one another through Redis.
-    pub(crate) relay: HmacSha256,
+    /// The keys that seal what passes through Redis.
+    pub(crate) seals: SealKeys,
     /// The key that encrypts the credentials of backends.
     pub(crate) credentials: LessSafeKey,
     /// The key from which those of the cookies of sign-ins are derived.
     pub(crate) sign_ins: HmacSha256,
+}
+
+/// The keys that seal what passes through Redis.
+#[derive(Clone)]
+pub(crate) struct SealKeys {
+    /// The key that seals entries.
+    pub(crate) entries: HmacSha256,
+    /// The key that seals what replicas send one another.
+    pub(crate) relay: HmacSha256,
 }
 
 impl KeyRing {
@@ -202,8 +209,10 @@ impl DerivedKeys {
             serial: KeySerial::next(),
             fingerprint: derive(&secret, "patgate v1 key ring"),
             tokens: hmac(&secret, "patgate v1 tokens"),
-            entries: hmac(&secret, "patgate v1 redis entries"),
-            relay: hmac(&secret, "patgate v1 relay"),
+            seals: SealKeys {
+                entries: hmac(&secret, "patgate v1 redis entries"),
+                relay: hmac(&secret, "patgate v1 relay"),
+            },
             credentials: aead(&secret, "patgate v1 backend credentials"),
             sign_ins: hmac(&secret, "patgate v1 sign-ins"),
         })

@@ -1,10 +1,17 @@
 //! Seals what passes through Redis. So an attacker who can write there can deny service, but never
 //! turn a denial into an allow.
 //!
-//! `version (1 byte) ‖ HMAC-SHA-256 (32) ‖ postcard of the payload`. The key is derived for one
-//! purpose. The MAC covers version, vocabulary, the installation, the Redis key, and payload: a
-//! genuine value cannot be used under another Redis key, nor by another installation with the same
-//! keys.
+//! `version (1 byte) ‖ length of the key's name (1 byte) ‖ name ‖ HMAC-SHA-256 (32) ‖ postcard of the
+//! payload`. The key is derived for one purpose. The MAC covers version, vocabulary, the installation,
+//! the name, the Redis key, and payload: a genuine value cannot be used under another Redis key, nor by
+//! another installation with the same keys.
+//!
+//! What does not open is not used, whatever the reason. The reason only decides whether it is reported.
+//! After a rotation, entries are left under the key that was dropped. They must not look like those of
+//! a stranger, so the ring remembers for a while how to recognize them ([`LiveRing`]). A replica that has
+//! just started does not have that key; it takes the name for it, which anybody can write. So for that
+//! while, a stranger can write entries there that are not reported. They do no more than deleting the
+//! entries would, which nothing reports either.
 
 use std::sync::{Arc, LazyLock};
 
@@ -14,14 +21,15 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::{
+    clock::Tick,
     installation::Installation,
-    keyring::{DerivedKeys, HmacSha256, KeySerial, LiveRing},
+    keyring::{HmacSha256, KeyId, KeySerial, LiveRing, RETIRED_FOR, SealKeys},
     operation::{EntityType, Operation},
 };
 
 /// The version of the sealed form. It increases with every change of a payload's form or of the
 /// vocabulary. It is also part of the Redis keys, so that replicas of two releases do not overwrite each other's entries.
-pub(crate) const VERSION: u8 = 4;
+pub(crate) const VERSION: u8 = 5;
 const MAC_LEN: usize = 32;
 
 /// The purpose of a seal, which decides which key is used.
@@ -48,6 +56,33 @@ pub struct Unsealed<T> {
     pub payload: T,
     /// The key that sealed it.
     pub key: KeySerial,
+}
+
+/// Why something was not opened. It is not used, whatever the reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotOpened {
+    /// A key sealed it that has left the ring at that tick.
+    Retired {
+        /// The key.
+        key: KeyId,
+        /// When it left the ring.
+        left: Tick,
+    },
+    /// It names a key that neither is in the ring nor has left it lately. Anybody can write a name.
+    UnknownKey(KeyId),
+    /// The key that it names did not seal it for this purpose, place and installation, or it has
+    /// another form.
+    Forged,
+}
+
+/// What is reported of something that was not opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SealFault {
+    /// It was left by a key that is no longer in the ring, as after each rotation.
+    Retired(KeyId),
+    /// Another key ring sealed it, or a stranger wrote it. The key that it names, if the ring has no
+    /// such key.
+    Refused(Option<KeyId>),
 }
 
 /// A payload in its seal, for Redis.
@@ -89,56 +124,106 @@ impl Sealer {
         let payload = postcard::to_stdvec(payload)?;
         let ring = self.ring.load();
         let key = ring.current();
-        let mut bytes = Vec::with_capacity(1 + MAC_LEN + payload.len());
+        let name = key.id.as_str().as_bytes();
+        let mac = self.mac(&key.id, &key.seals, purpose, place, &payload);
+        let mut bytes = Vec::with_capacity(2 + name.len() + MAC_LEN + payload.len());
         bytes.push(VERSION);
-        bytes.extend_from_slice(&self.mac(key, purpose, place, &payload));
+        // A name has at most 32 bytes.
+        bytes.push(name.len() as u8);
+        bytes.extend_from_slice(name);
+        bytes.extend_from_slice(&mac);
         bytes.extend_from_slice(&payload);
         Ok(SealedBytes { bytes, key: key.serial() })
     }
 
-    /// Opens a sealed payload. Returns `None` unless some key of the ring sealed it for this purpose, this
-    /// Redis key (`place`) and this installation.
+    /// Opens a sealed payload.
+    ///
+    /// # Errors
+    ///
+    /// Unless the key of the ring that it names sealed it for this purpose, this Redis key (`place`) and
+    /// this installation. Says why, for the report.
     pub fn open<T: DeserializeOwned>(
         &self,
         purpose: SealPurpose,
         place: &str,
         sealed: &[u8],
-    ) -> Option<Unsealed<T>> {
-        let (version, rest) = sealed.split_first()?;
-        let (claimed, payload) = rest.split_at_checked(MAC_LEN)?;
-        if *version != VERSION {
-            return None;
-        }
-        let genuine =
-            |key: &&DerivedKeys| bool::from(self.mac(key, purpose, place, payload).ct_eq(claimed));
+    ) -> Result<Unsealed<T>, NotOpened> {
+        let Parts { name, claimed, payload } = Parts::of(sealed).ok_or(NotOpened::Forged)?;
+        let genuine = |seals: &SealKeys| {
+            let mac = self.mac(&name, seals, purpose, place, payload);
+            bool::from(mac.ct_eq(claimed))
+        };
         let ring = self.ring.load();
-        let key = ring.keys().iter().find(genuine)?.serial();
-        let (payload, rest) = postcard::take_from_bytes(payload).ok()?;
-        rest.is_empty().then_some(Unsealed { payload, key })
+        let named = ring.keys().iter().find(|key| key.id == name);
+        if let Some(key) = named.filter(|key| genuine(&key.seals)) {
+            let (payload, rest) =
+                postcard::take_from_bytes(payload).map_err(|_| NotOpened::Forged)?;
+            let opened = Unsealed { payload, key: key.serial() };
+            return rest.is_empty().then_some(opened).ok_or(NotOpened::Forged);
+        }
+        let retired = self.ring.retired();
+        let retired = retired.iter().find(|key| key.id == name && genuine(&key.seals));
+        Err(match (retired, named) {
+            (Some(key), _) => NotOpened::Retired { key: name, left: key.left },
+            (None, Some(_)) => NotOpened::Forged,
+            (None, None) => NotOpened::UnknownKey(name),
+        })
     }
 
-    /// Computes the MAC. The length of the Redis key is part of the input, so that no two inputs
-    /// are equal; everything before it has a fixed length.
+    /// Computes the MAC. The lengths of the key's name and of the Redis key are part of the input, so
+    /// that no two inputs are equal; everything before them has a fixed length.
     fn mac(
         &self,
-        key: &DerivedKeys,
+        name: &KeyId,
+        seals: &SealKeys,
         purpose: SealPurpose,
         place: &str,
         payload: &[u8],
     ) -> [u8; MAC_LEN] {
         let mac: HmacSha256 = match purpose {
-            SealPurpose::Entries => key.entries.clone(),
-            SealPurpose::Relay => key.relay.clone(),
+            SealPurpose::Entries => seals.entries.clone(),
+            SealPurpose::Relay => seals.relay.clone(),
         };
         mac.chain_update([VERSION])
             .chain_update(*VOCABULARY)
             .chain_update(self.installation.to_bytes())
+            .chain_update((name.as_str().len() as u64).to_be_bytes())
+            .chain_update(name.as_str())
             .chain_update((place.len() as u64).to_be_bytes())
             .chain_update(place)
             .chain_update(payload)
             .finalize()
             .into_bytes()
             .into()
+    }
+}
+
+/// Sealed bytes by their form.
+struct Parts<'b> {
+    name: KeyId,
+    claimed: &'b [u8],
+    payload: &'b [u8],
+}
+
+impl<'b> Parts<'b> {
+    fn of(sealed: &'b [u8]) -> Option<Self> {
+        let [VERSION, name_len, rest @ ..] = sealed else { return None };
+        let (name, rest) = rest.split_at_checked(usize::from(*name_len))?;
+        let name = std::str::from_utf8(name).ok()?.parse().ok()?;
+        let (claimed, payload) = rest.split_at_checked(MAC_LEN)?;
+        Some(Self { name, claimed, payload })
+    }
+}
+
+impl NotOpened {
+    /// Returns what is reported of it, by a replica that has started at `started`.
+    pub fn reported(self, started: Tick, now: Tick) -> SealFault {
+        match self {
+            Self::Retired { key, left } if now.since(left) < RETIRED_FOR => SealFault::Retired(key),
+            Self::UnknownKey(key) if now.since(started) < RETIRED_FOR => SealFault::Retired(key),
+            Self::Retired { key, .. } | Self::UnknownKey(key) => SealFault::Refused(Some(key)),
+            Self::Forged => SealFault::Refused(None),
+        }
     }
 }
 
@@ -171,7 +256,17 @@ mod tests {
     const A: &str = "a:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
     const B: &str = "b:HwECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
+    const AT: Tick = Tick::from_micros(7);
+
     type Payload = (u8, String, Option<u32>);
+
+    fn ring(text: &str) -> KeyRing {
+        KeyRing::parse(text).unwrap()
+    }
+
+    fn id(name: &str) -> KeyId {
+        name.parse().unwrap()
+    }
 
     fn with(ring: &str) -> Sealer {
         Sealer::new(KeyRing::parse(ring).unwrap(), OURS)
@@ -182,7 +277,7 @@ mod tests {
     }
 
     fn open<T: DeserializeOwned>(by: &Sealer, purpose: SealPurpose, sealed: &[u8]) -> Option<T> {
-        by.open(purpose, "k", sealed).map(|unsealed| unsealed.payload)
+        by.open(purpose, "k", sealed).ok().map(|unsealed| unsealed.payload)
     }
 
     #[test]
@@ -191,7 +286,7 @@ mod tests {
         let both = with(&format!("{B}\n{A}"));
         let payload = (7, "some".to_owned(), Some(1));
         assert_eq!(open::<Payload>(&both, Entries, &sealed), Some(payload));
-        assert_eq!(both.open::<Payload>(Entries, "l", &sealed), None);
+        assert_eq!(both.open::<Payload>(Entries, "l", &sealed), Err(NotOpened::Forged));
         assert_eq!(open::<Payload>(&both, Relay, &sealed), None);
         assert_eq!(open::<Payload>(&with(B), Entries, &sealed), None);
     }
@@ -199,26 +294,70 @@ mod tests {
     /// A clone of the sealer, such as that of the relay, has the same ring.
     #[test]
     fn after_a_ring_is_replaced_its_keys_open_nothing_and_what_they_opened_is_known_by_its_key() {
-        let ring = |text: &str| KeyRing::parse(text).unwrap();
         let both = Sealer::new(ring(&format!("{A}\n{B}")), OURS);
         let by_a = both.seal(Entries, "k", &7u8).unwrap();
         let opened = both.clone().open::<u8>(Entries, "k", &by_a.bytes).unwrap();
         assert_eq!((opened.payload, opened.key), (7, by_a.key));
-        both.ring().replace(ring(&format!("{B}\n{A}")));
+        both.ring().replace(ring(&format!("{B}\n{A}")), AT);
         let by_b = both.seal(Entries, "k", &8u8).unwrap();
         assert!(both.ring().holds(by_a.key) && both.ring().holds(by_b.key));
         assert_eq!(open(&both, Entries, &by_a.bytes), Some(7u8));
-        both.ring().replace(ring(B));
+        both.ring().replace(ring(B), AT);
         assert!(!both.ring().holds(opened.key) && both.ring().holds(by_b.key));
         assert_eq!(open::<u8>(&both.clone(), Entries, &by_a.bytes), None);
         assert_eq!(open(&both, Entries, &by_b.bytes), Some(8u8));
+    }
+
+    /// What a rotation leaves is distinguished from what a stranger writes. Without the key, a name does
+    /// not make the difference, except on a replica that has just started.
+    #[test]
+    fn what_a_dropped_key_sealed_is_recognized_and_what_a_stranger_wrote_is_not() {
+        const STRANGER: &str = "b:HgECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+        let replica = with(A);
+        replica.ring().replace(ring(&format!("{B}\n{A}")), Tick::from_micros(1));
+        replica.ring().replace(ring(B), AT);
+        let by = |sealer: &Sealer| sealer.seal(Entries, "k", &7u8).unwrap().bytes;
+        let fault = |sealed: &[u8]| replica.open::<u8>(Entries, "k", sealed).unwrap_err();
+        let old = by(&with(A));
+        assert_eq!(fault(&old), NotOpened::Retired { key: id("a"), left: AT });
+        let namesake = by(&with(STRANGER));
+        assert_eq!(fault(&namesake), NotOpened::Forged);
+        // The old key did not seal this: the name alone says nothing.
+        let relabelled = by(&with(&STRANGER.replace("b:", "a:")));
+        assert_eq!(fault(&relabelled), NotOpened::UnknownKey(id("a")));
+        let unknown = by(&with(&STRANGER.replace("b:", "c:")));
+        assert_eq!(fault(&unknown), NotOpened::UnknownKey(id("c")));
+        // Genuine, but not for this place.
+        assert_ne!(
+            replica.open::<u8>(Entries, "l", &old).unwrap_err(),
+            NotOpened::Retired { key: id("a"), left: AT }
+        );
+        for form in [&b""[..], b"forged", &[VERSION, 1, b'a'], &[VERSION, 200, b'a']] {
+            assert_eq!(fault(form), NotOpened::Forged);
+        }
+
+        let started = Tick::from_micros(0);
+        let soon = AT.after(RETIRED_FOR / 2);
+        let late = AT.after(RETIRED_FOR);
+        let reported = |sealed: &[u8], now| fault(sealed).reported(started, now);
+        assert_eq!(reported(&old, soon), SealFault::Retired(id("a")));
+        assert_eq!(reported(&old, late), SealFault::Refused(Some(id("a"))));
+        assert_eq!(reported(&namesake, soon), SealFault::Refused(None));
+        assert_eq!(reported(&unknown, soon), SealFault::Retired(id("c")));
+        assert_eq!(reported(&unknown, late), SealFault::Refused(Some(id("c"))));
+        // It is forgotten with time.
+        replica.ring().forget_retired(soon);
+        assert!(!replica.ring().retired().is_empty());
+        replica.ring().forget_retired(late);
+        assert!(replica.ring().retired().is_empty());
+        assert_eq!(fault(&old), NotOpened::UnknownKey(id("a")));
     }
 
     /// If this fails, raise [`VERSION`], once per release, and write the new hash of the vocabulary
     /// here.
     #[test]
     fn a_vocabulary_has_a_version_of_its_own() {
-        assert_eq!((VERSION, VOCABULARY[..4].to_vec()), (4, vec![7, 177, 27, 171]));
+        assert_eq!((VERSION, VOCABULARY[..4].to_vec()), (5, vec![7, 177, 27, 171]));
     }
 
     /// Also where the Redis key is the same, as if an attacker had copied it from one to the other.

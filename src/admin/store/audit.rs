@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use jiff::Timestamp;
 use serde_json::Value;
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -129,6 +130,10 @@ impl AuditActionFilter {
 pub struct AuditFilter {
     /// By exactly this actor.
     pub actor: Option<String>,
+    /// Written by exactly this login of the database.
+    pub login: Option<String>,
+    /// Written at this moment or later.
+    pub since: Option<Timestamp>,
     /// With one of these actions.
     pub action: Option<AuditActionFilter>,
     /// About exactly this object.
@@ -153,12 +158,16 @@ impl Store {
              WHERE ($1::text IS NULL OR actor = $1)
                AND ($2::text IS NULL OR action = $2 OR starts_with(action, $2 || '.'))
                AND ($3::text IS NULL OR object = $3)
+               AND ($5::text IS NULL OR login = $5)
+               AND ($6::text IS NULL OR at >= $6::text::timestamptz)
              ORDER BY id DESC LIMIT $4"
         ))
         .bind(filter.actor.clone())
         .bind(filter.action.map(|action| action.0))
         .bind(filter.object.clone())
-        .bind(filter.limit);
+        .bind(filter.limit)
+        .bind(filter.login.clone())
+        .bind(filter.since.map(|since| since.to_string()));
         let entries = entries.fetch_all(&mut *tx).await?;
         tx.commit().await?;
         Ok(entries)

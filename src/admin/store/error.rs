@@ -36,6 +36,7 @@ pub enum Error {
 #[expect(missing_docs, reason = "the names say it")]
 pub enum ObjectKind {
     Token,
+    TokenOfKey,
     Scope,
     User,
     Role,
@@ -53,6 +54,7 @@ impl ObjectKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Token => "token",
+            Self::TokenOfKey => "a token, live or not, that was signed by key",
             Self::Scope => "scope",
             Self::User => "user",
             Self::Role => "role",

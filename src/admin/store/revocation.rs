@@ -1,41 +1,85 @@
-//! Revoking tokens: one, or all of a user or a domain.
+//! Revoking tokens: one, or all of a user, of a domain or of a key.
 
 use serde_json::json;
 use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{
-    AuditAction, Committed, Error, NewAuditEntry, ObjectKind, PendingChange, Store, UserRef,
-    domains, sql_as, sql_scalar, tokens::lock, users, utc,
+    AuditAction, CANARY_KEEPER, Committed, Error, NewAuditEntry, ObjectKind, PendingChange, Store,
+    TokenFilter, UserRef, domains, sql_as, sql_scalar,
+    tokens::{self, lock},
+    users, utc,
 };
 use crate::{
     domain::DomainRef,
+    keyring::KeyId,
     token::{TokenDigest, TokenId, VerifiedToken},
 };
 
 /// How often a bulk revocation is tried if Postgres ends it to resolve a deadlock.
 const ATTEMPTS: u32 = 5;
 
-/// The ids of the live tokens of a user, which are locked in the order of all bulk changes.
-const LIVE_TOKENS_OF_USER: &str = "
-    SELECT id FROM patgate.pats
-    WHERE user_id = $1 AND revoked_at IS NULL AND expires_at > now()
-    ORDER BY id FOR UPDATE";
-
-/// The ids of the live tokens with a scope in a domain, locked in the same order.
-const LIVE_TOKENS_OF_DOMAIN: &str = "
+/// The ids of the live tokens of a group, locked in the order of all bulk changes. The canaries of
+/// replicas are not tokens of a key.
+const LIVE_TOKENS: &str = "
     SELECT id FROM patgate.pats p
-    WHERE revoked_at IS NULL AND expires_at > now() AND EXISTS (
-        SELECT FROM patgate.pat_scopes s WHERE s.pat_id = p.id AND s.domain_id = $1)
+    WHERE revoked_at IS NULL AND expires_at > now()
+      AND ($1::uuid IS NULL OR user_id = $1)
+      AND ($2::uuid IS NULL OR EXISTS (
+           SELECT FROM patgate.pat_scopes s WHERE s.pat_id = p.id AND s.domain_id = $2))
+      AND ($3::text IS NULL OR (key_id = $3 AND user_id <> $4))
     ORDER BY id FOR UPDATE";
 
-/// Tokens that are revoked together.
+/// Tokens that are revoked together: those of a user, with a scope in a domain, or signed by a key, or
+/// those to which all of this applies. Never all tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TokenGroup {
-    /// All tokens of a user.
-    OfUser(UserRef),
-    /// All tokens with a scope in a domain, including those that also have scopes in other domains.
-    OfDomain(DomainRef),
+pub struct TokenGroup {
+    owner: Option<UserRef>,
+    domain: Option<DomainRef>,
+    key: Option<KeyId>,
+}
+
+impl TokenGroup {
+    /// Returns the tokens to which everything applies that is given; `None` if nothing is. A token
+    /// with a scope in the domain belongs to it whatever other scopes it has.
+    pub fn of(
+        owner: Option<UserRef>,
+        domain: Option<DomainRef>,
+        key: Option<KeyId>,
+    ) -> Option<Self> {
+        let restricts = owner.is_some() || domain.is_some() || key.is_some();
+        restricts.then_some(Self { owner, domain, key })
+    }
+
+    /// Returns all tokens of a user.
+    pub fn of_user(owner: UserRef) -> Self {
+        Self { owner: Some(owner), domain: None, key: None }
+    }
+
+    /// Returns all tokens with a scope in a domain.
+    pub fn of_domain(domain: DomainRef) -> Self {
+        Self { owner: None, domain: Some(domain), key: None }
+    }
+
+    /// Returns the key, if only tokens that it signed belong to the group.
+    pub fn key(&self) -> Option<&KeyId> {
+        self.key.as_ref()
+    }
+
+    /// Returns what lists the live tokens of the group.
+    pub(in crate::admin) fn live(&self) -> TokenFilter {
+        let Self { owner, domain, key } = self.clone();
+        TokenFilter { owner, domain, key, live: true }
+    }
+
+    /// Says in the audit log why a token was revoked.
+    fn reason(&self) -> String {
+        let user = self.owner.as_ref().map(|_| "of the user".to_owned());
+        let domain = self.domain.as_ref().map(|_| "of the domain".to_owned());
+        let key = self.key.as_ref().map(|key| format!("of key {key}"));
+        let of: Vec<String> = [user, domain, key].into_iter().flatten().collect();
+        format!("all tokens {}", of.join(" and "))
+    }
 }
 
 /// A token that was revoked.
@@ -96,7 +140,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// If the user or domain does not exist.
+    /// If the user or domain does not exist, or the key has signed no token.
     pub(crate) async fn revoke_tokens(
         &self,
         group: &TokenGroup,
@@ -115,17 +159,25 @@ impl Store {
         group: &TokenGroup,
     ) -> Result<Committed<Vec<RevokedToken>>, Error> {
         let mut change = self.bulk_change().await?;
-        let (tokens, of, reason) = match group {
-            TokenGroup::OfUser(user) => {
-                let user = users::lock(&mut change.tx, user).await?;
-                (LIVE_TOKENS_OF_USER, user.id, "all tokens of the user")
-            }
-            TokenGroup::OfDomain(domain) => {
-                let domain = domains::lock(&mut change.tx, domain).await?;
-                (LIVE_TOKENS_OF_DOMAIN, domain.id, "all tokens of the domain")
-            }
+        let owner = match &group.owner {
+            Some(owner) => Some(users::lock(&mut change.tx, owner).await?.id),
+            None => None,
         };
-        let ids: Vec<Uuid> = sql_scalar(tokens).bind(of).fetch_all(&mut *change.tx).await?;
+        let domain = match &group.domain {
+            Some(domain) => Some(domains::lock(&mut change.tx, domain).await?.id),
+            None => None,
+        };
+        if let Some(key) = &group.key {
+            tokens::ensure_signed_some(&mut change.tx, key).await?;
+        }
+        let ids: Vec<Uuid> = sql_scalar(LIVE_TOKENS)
+            .bind(owner)
+            .bind(domain)
+            .bind(group.key.as_ref().map(KeyId::as_str))
+            .bind(CANARY_KEEPER)
+            .fetch_all(&mut *change.tx)
+            .await?;
+        let reason = group.reason();
         let revoked = revoke(&mut change, &ids).await?;
         let entries: Vec<NewAuditEntry> = revoked
             .iter()

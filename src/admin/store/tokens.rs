@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     domain::DomainRef,
+    keyring::KeyId,
     token::{MintedToken, PlainToken, TokenId},
     vocabulary::{UnknownWord, vocabulary},
 };
@@ -111,6 +112,8 @@ pub struct TokenFilter {
     pub owner: Option<UserRef>,
     /// Only tokens with a scope in this domain.
     pub domain: Option<DomainRef>,
+    /// Only tokens that this key signed.
+    pub key: Option<KeyId>,
     /// Only tokens that are neither expired nor revoked.
     pub live: bool,
 }
@@ -204,7 +207,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// If the filter names a user or domain that does not exist.
+    /// If the filter names a user or domain that does not exist, or a key that has signed no token.
     pub(crate) async fn tokens(&self, filter: &TokenFilter) -> Result<Vec<Token>, Error> {
         let mut tx = self.read().await?;
         let owner = match &filter.owner {
@@ -215,18 +218,23 @@ impl Store {
             Some(domain) => Some(domains::find(&mut tx, domain).await?.id),
             None => None,
         };
+        if let Some(key) = &filter.key {
+            ensure_signed_some(&mut tx, key).await?;
+        }
         let tokens = sql_as(select_token!(
             "WHERE ($1::uuid IS NULL OR p.user_id = $1)
                AND ($2::uuid IS NULL OR EXISTS (
                     SELECT FROM patgate.pat_scopes s WHERE s.pat_id = p.id AND s.domain_id = $2))
                AND (NOT $3 OR (p.revoked_at IS NULL AND p.expires_at > now()))
                AND p.user_id <> $4
+               AND ($5::text IS NULL OR p.key_id = $5)
              ORDER BY u.email, p.name"
         ))
         .bind(owner)
         .bind(domain)
         .bind(filter.live)
-        .bind(CANARY_KEEPER);
+        .bind(CANARY_KEEPER)
+        .bind(filter.key.as_ref().map(KeyId::as_str));
         let tokens = tokens.fetch_all(&mut *tx).await?;
         tx.commit().await?;
         Ok(tokens)
@@ -340,6 +348,25 @@ pub(super) async fn hold_roots(tx: &mut PgConnection, id: TokenId) -> Result<(),
         sql(held).bind(id.0).execute(&mut *tx).await?;
     }
     Ok(())
+}
+
+/// Checks that a key has signed a token, live or not: the name may have a typing error, and then "no
+/// token" would be the wrong answer.
+pub(super) async fn ensure_signed_some(tx: &mut PgConnection, key: &KeyId) -> Result<(), Error> {
+    const SIGNED: [&str; 2] = [
+        // The index has these.
+        "SELECT EXISTS (SELECT FROM patgate.pats
+                        WHERE key_id = $1 AND revoked_at IS NULL AND user_id <> $2)",
+        "SELECT EXISTS (SELECT FROM patgate.pats WHERE key_id = $1 AND user_id <> $2)",
+    ];
+    for signed in SIGNED {
+        let signed: bool =
+            sql_scalar(signed).bind(key.as_str()).bind(CANARY_KEEPER).fetch_one(&mut *tx).await?;
+        if signed {
+            return Ok(());
+        }
+    }
+    Err(Error::not_found(ObjectKind::TokenOfKey, key))
 }
 
 /// Keeps other changes of a token away until the end of this one.

@@ -15,7 +15,7 @@ fn both() -> KeyRing {
 async fn a_token_whose_key_leaves_while_its_check_waits_is_refused() {
     for (next, code) in [(both(), "ok"), (KeyRing::parse(OTHER).unwrap(), "invalid_token")] {
         let replaced = |checker: &Checker, _: &PlainToken| {
-            checker.tokens.ring().replace(next);
+            checker.tokens.ring().replace(next, clock::now());
         };
         assert_eq!(code_of_a_long_body(replaced).await, code);
     }
@@ -27,7 +27,7 @@ async fn a_token_whose_key_leaves_while_its_check_waits_is_refused() {
 async fn a_lookup_that_began_before_its_key_left_gives_nothing_to_a_check() {
     for leaves in [false, true] {
         let (checker, tokens, _) = hot(&mut Registry::default());
-        tokens.ring().replace(both());
+        tokens.ring().replace(both(), clock::now());
         let sealed_by = tokens.ring().load().serial_of("b").unwrap();
         let plain = tokens.mint(TokenId(Uuid::from_u128(8))).unwrap().plain;
         let token = tokens.verify(plain.expose()).unwrap();
@@ -46,7 +46,7 @@ async fn a_lookup_that_began_before_its_key_left_gives_nothing_to_a_check() {
         let mut check = pin!(checker.check(&parts, &apis, CheckStep::Only, clock::now(), None));
         assert!(poll!(check.as_mut()).is_pending());
         if leaves {
-            tokens.ring().replace(KeyRing::parse(RING).unwrap());
+            tokens.ring().replace(KeyRing::parse(RING).unwrap(), clock::now());
         }
         lands.notify_one();
         let expected = if leaves { "unavailable" } else { "ok" };

@@ -64,6 +64,7 @@ impl fmt::Display for RedisEntry {
             LookupResult::Negative => "usable; it says that this does not exist",
             LookupResult::Miss => "no entry",
             LookupResult::Stale => "too old, or outdated by a change",
+            LookupResult::Retired => "sealed by a key that this key ring lacks",
             LookupResult::Refused => "not sealed by this key ring",
             LookupResult::Open | LookupResult::Shed | LookupResult::Unavailable => {
                 "Redis cannot be used"

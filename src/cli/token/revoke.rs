@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use uuid::Uuid;
 
 use super::{
-    super::{domain_ref, output::complain, session::Session, unconfirmed},
+    super::{domain_ref, output::complain, session::Session, unconfirmed, warnings::show_warnings},
     TokenIdParser, plain_from_standard_input,
 };
 use crate::{
@@ -16,20 +16,25 @@ use crate::{
         UserRef,
     },
     domain::DomainRef,
+    keyring::KeyId,
     token::TokenId,
 };
 
 /// By then, a replica that reads the feed of changes has applied the change. The others are named.
 const NAMED_AFTER: Duration = Duration::from_secs(2);
 
+/// --user, --domain and --key select together: the tokens to which all of them apply.
 #[derive(clap::Args)]
-#[command(group = clap::ArgGroup::new("which").required(true))]
+#[command(group = clap::ArgGroup::new("which").required(true).multiple(true))]
 pub(in crate::cli) struct Arguments {
     /// The token's id
-    #[arg(value_name = "TOKEN_ID", group = "which", value_parser = TokenIdParser)]
+    #[arg(
+        value_name = "TOKEN_ID", group = "which", value_parser = TokenIdParser,
+        conflicts_with_all = ["stdin", "user", "domain", "key"]
+    )]
     id: Option<Uuid>,
     /// The token whose plaintext is on standard input
-    #[arg(long, group = "which")]
+    #[arg(long, group = "which", conflicts_with_all = ["user", "domain", "key"])]
     stdin: bool,
     /// All live tokens of a user
     #[arg(long, group = "which")]
@@ -37,7 +42,10 @@ pub(in crate::cli) struct Arguments {
     /// All live tokens with a scope in a domain, whatever other scopes they have
     #[arg(long, group = "which", value_parser = domain_ref)]
     domain: Option<DomainRef>,
-    /// Confirms the revocation; needed with --user and --domain
+    /// All live tokens that a key signed, whether or not it is still in the key ring
+    #[arg(long, group = "which", value_name = "KEY_ID")]
+    key: Option<KeyId>,
+    /// Confirms the revocation; needed with --user, --domain and --key
     #[arg(long)]
     yes: bool,
     /// Waits until every replica has applied it, and reports how many and how fast
@@ -50,11 +58,13 @@ pub(super) async fn revoke(
     admin: Admin,
     arguments: Arguments,
 ) -> anyhow::Result<()> {
-    let Arguments { id, stdin: _, user, domain, yes, wait } = arguments;
-    let group = user.map(TokenGroup::OfUser).or(domain.map(TokenGroup::OfDomain));
-    let outcome = if let Some(group) = group {
+    let Arguments { id, stdin: _, user, domain, key, yes, wait } = arguments;
+    let outcome = if let Some(group) = TokenGroup::of(user, domain, key) {
+        // A revocation needs no key ring, so one that cannot be read does not prevent it.
+        let admin = session.with_keys(admin.clone()).unwrap_or_else(|_| admin.clone());
         if !yes {
             let count = admin.count_live_tokens(&group).await?;
+            show_warnings(admin.warning_about(&group).as_slice());
             return Err(unconfirmed(&format!("this revokes {count} live tokens for good")));
         }
         admin.revoke_tokens(&group).await?

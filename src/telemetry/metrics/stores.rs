@@ -12,7 +12,9 @@ use crate::{
         closed::Closed,
         results::{
             EntryContent,
-            LookupResult::{self, Hit, Miss, Negative, Open, Refused, Shed, Stale, Unavailable},
+            LookupResult::{
+                self, Hit, Miss, Negative, Open, Refused, Retired, Shed, Stale, Unavailable,
+            },
             MetricResult, ReloadResult, Store,
         },
     },
@@ -24,7 +26,7 @@ const KINDS: [&str; 3] = ["principal", "domain", "backend"];
 /// The tiers, with the results that a lookup in each may have.
 const TIERS: [(Tier, &[LookupResult]); 3] = [
     (Tier::Memory, &[Hit, Negative]),
-    (Tier::Redis, &[Hit, Negative, Miss, Stale, Refused, Open, Unavailable]),
+    (Tier::Redis, &[Hit, Negative, Miss, Stale, Retired, Refused, Open, Unavailable]),
     (Tier::Postgres, &[Hit, Negative, Shed, Unavailable]),
 ];
 

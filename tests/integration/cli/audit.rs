@@ -167,6 +167,13 @@ pub(crate) async fn the_record_can_be_searched(suite: Arc<Suite>) {
         ("--limit 1".to_owned(), vec!["token.delete"]),
         ("--by alice".to_owned(), vec!["token.delete", "token.revoke"]),
         ("--by ali".to_owned(), vec![]),
+        ("--login administrator --limit 2".to_owned(), vec!["token.delete", "token.revoke"]),
+        ("--login postgres".to_owned(), vec![]),
+        (
+            "--since 2020-01-01T00:00:00Z".to_owned(),
+            vec!["token.delete", "token.revoke", "user.disable"],
+        ),
+        ("--since 2120-01-01T00:00:00Z".to_owned(), vec![]),
         ("--action token".to_owned(), vec!["token.delete", "token.revoke"]),
         ("--action token.revoke".to_owned(), vec!["token.revoke"]),
         ("--action role".to_owned(), vec![]),

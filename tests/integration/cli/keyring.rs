@@ -61,8 +61,8 @@ pub(crate) async fn keys_rotate(suite: Arc<Suite>) {
     assert_eq!(
         cli.json("keyring list --count"),
         json!([
-            { "id": "k2", "mints": true, "live_tokens": 1, "credentials": 0 },
-            { "id": "k1", "mints": false, "live_tokens": 2, "credentials": 0 },
+            { "id": "k2", "in_file": true, "mints": true, "live_tokens": 1, "credentials": 0 },
+            { "id": "k1", "in_file": true, "mints": false, "live_tokens": 2, "credentials": 0 },
         ])
     );
 
@@ -119,7 +119,10 @@ pub(crate) async fn a_ring_that_others_may_write_is_not_used(suite: Arc<Suite>) 
     assert_eq!(added.code, 0, "{added:?}");
     assert_eq!(fs::read_to_string(&path).unwrap(), line);
     assert_eq!(mode(&path), 0o600);
-    assert_eq!(bare.json("keyring list"), json!([{ "id": "mine", "mints": true }]));
+    assert_eq!(
+        bare.json("keyring list"),
+        json!([{ "id": "mine", "in_file": true, "mints": true }])
+    );
     let table = bare.ok("keyring list");
     assert!(table.contains("mine") && !table.contains(encoded), "{table}");
 

@@ -50,7 +50,7 @@ pub(crate) async fn what_redis_holds_is_sealed(suite: Arc<Suite>) {
         load.bear(repaired(&redis, &poor, forgery)).await;
     }
     // An entry under the key of another release does not exist for this one.
-    let newer = key(&world, &poor).replace(":4:", ":5:");
+    let newer = key(&world, &poor).replace(":5:", ":6:");
     redis::cmd("DEL").arg(key(&world, &poor)).exec_async(&mut redis.clone()).await.unwrap();
     plant(&redis, &[(newer, rich.clone())]).await;
     let replica = world.serve(&PATIENT).await;
@@ -116,6 +116,8 @@ pub(crate) async fn entries_sealed_with_an_unknown_key_are_not_used(suite: Arc<S
         load.bear(front.fleet.all_answer(&token, MODELS, 200)).await;
         load.bear(repaired(&redis, &token, &theirs)).await;
     }
-    assert!(front.lookups("redis", "refused").await >= 8);
+    // To replicas that have just started, it may be one that was dropped before.
+    assert!(front.lookups("redis", "retired").await >= 8);
+    assert_eq!(front.lookups("redis", "refused").await, 0);
     load.end("Redis holds what another key ring sealed").await;
 }

@@ -30,7 +30,7 @@ pub(crate) fn key(world: &World<'_>, token: &Token) -> String {
 /// Returns the keys of this token's entry, of the one installation that uses this Redis database.
 pub(crate) async fn held(redis: &MultiplexedConnection, token: &Token) -> Vec<u8> {
     let mut redis = redis.clone();
-    let pattern = format!("patgate:4:*:principal:{}", token.id);
+    let pattern = format!("patgate:5:*:principal:{}", token.id);
     let keys: Vec<String> =
         redis::cmd("KEYS").arg(pattern).query_async(&mut redis).await.unwrap_or_default();
     assert!(keys.len() <= 1, "{keys:?}");

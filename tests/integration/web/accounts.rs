@@ -44,7 +44,14 @@ pub(crate) async fn a_password_signs_in(suite: Arc<Suite>) {
 
     // The audit log says who signed in, from where, and by which database login.
     let log = world.admin(world.postgres.clone()).await;
-    let filter = AuditFilter { actor: None, action: None, object: None, limit: 100 };
+    let filter = AuditFilter {
+        actor: None,
+        login: None,
+        since: None,
+        action: None,
+        object: None,
+        limit: 100,
+    };
     let lines = log.audit_log(&filter).await.unwrap();
     let line = lines.iter().find(|line| line.session == Some(session.session)).unwrap();
     assert_eq!((&*line.action, &*line.actor), ("session.begin", "web:ann@example.com"));

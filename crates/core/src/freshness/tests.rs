@@ -116,7 +116,7 @@ fn a_poll_that_races_with_its_key_leaves_no_watermark() {
         let forged = poll(&known, 1, 2, 30, Vec::new());
         thread::scope(|scope| {
             scope.spawn(|| known.follow(forged, seal, &ring));
-            ring.replace(KeyRing::parse(&key("b", 2)).unwrap());
+            ring.replace(KeyRing::parse(&key("b", 2)).unwrap(), Tick::from_micros(0));
             known.distrust_keys_outside(&ring);
         });
         // The poll of this replica counts, if it is all that there is.

@@ -31,6 +31,11 @@
 //!
 //! For a credential that no key of the ring opens, it is the reverse: it becomes usable when its key is
 //! added. So it rests on the ring as a whole, and is opened again after the ring was replaced.
+//!
+//! # What is remembered of a key that left
+//!
+//! How to recognize its seals, for [`RETIRED_FOR`]: what it has sealed stays in Redis for some minutes
+//! after a rotation, and must not be reported as the work of a stranger. It is not used either.
 
 use std::{
     fmt,
@@ -41,11 +46,17 @@ use std::{
             Ordering::{AcqRel, Acquire, Release},
         },
     },
+    time::Duration,
 };
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::{DerivedKeys, KeyId, KeyRing, KeySerial, MAX_KEYS};
+use super::{DerivedKeys, KeyId, KeyRing, KeySerial, MAX_KEYS, SealKeys};
+use crate::clock::Tick;
+
+/// How long something may be left in Redis under a key that has left the ring: twice the life of an
+/// entry, as the replicas get the new ring one after the other.
+pub const RETIRED_FOR: Duration = Duration::from_secs(10 * 60);
 
 /// The ring in force. Clones share it.
 #[derive(Clone)]
@@ -57,8 +68,19 @@ struct RingInForce {
     places: [AtomicU64; 2 * MAX_KEYS],
     /// The number of rings before this one.
     generation: AtomicU64,
+    /// Keys that have left the ring lately, the last one first; at most as many as there are places.
+    retired: ArcSwap<Vec<RetiredKey>>,
     /// Held while the ring is replaced.
     replacing: Mutex<()>,
+}
+
+/// What is remembered of a key that has left the ring. It opens nothing.
+#[derive(Clone)]
+pub(crate) struct RetiredKey {
+    pub(crate) id: KeyId,
+    pub(crate) seals: SealKeys,
+    /// When it left.
+    pub(crate) left: Tick,
 }
 
 /// What the result of opening something rests on.
@@ -90,6 +112,7 @@ impl LiveRing {
             ring: ArcSwap::from_pointee(ring),
             places,
             generation: AtomicU64::new(0),
+            retired: ArcSwap::default(),
             replacing: Mutex::default(),
         }))
     }
@@ -135,10 +158,26 @@ impl LiveRing {
             .cloned()
     }
 
-    /// Puts another ring in force. From then on, nothing that rests on a key that only the previous ring
+    /// Returns what is remembered of keys that have left the ring.
+    pub(crate) fn retired(&self) -> Guard<Arc<Vec<RetiredKey>>> {
+        self.0.retired.load()
+    }
+
+    /// Forgets the keys that have left the ring too long ago to have left anything in Redis. Call it now
+    /// and then.
+    pub fn forget_retired(&self, now: Tick) {
+        let is_due = |key: &RetiredKey| now.since(key.left) >= RETIRED_FOR;
+        if self.retired().iter().any(is_due) {
+            self.0.retired.rcu(|retired| {
+                retired.iter().filter(|key| !is_due(key)).cloned().collect::<Vec<_>>()
+            });
+        }
+    }
+
+    /// Puts another ring in force at `now`. From then on, nothing that rests on a key that only the previous ring
     /// had is permitted. Keys that both have stay in force throughout, in whichever order.
-    pub fn replace(&self, ring: KeyRing) -> RingChange {
-        let RingInForce { ring: in_force, places, generation, replacing } = &*self.0;
+    pub fn replace(&self, ring: KeyRing, now: Tick) -> RingChange {
+        let RingInForce { ring: in_force, places, generation, retired, replacing } = &*self.0;
         // No code that can panic runs under this lock.
         let _one_at_a_time = replacing.lock().unwrap_or_else(PoisonError::into_inner);
         let old = in_force.load_full();
@@ -157,6 +196,16 @@ impl LiveRing {
         for (place, key) in free.zip(&added) {
             place.store(key.serial.0.get(), Release);
         }
+        // Before the ring is replaced, so that at every moment one of the two knows the key.
+        retired.rcu(|earlier| {
+            let remembered = |key: &DerivedKeys| RetiredKey {
+                id: key.id.clone(),
+                seals: key.seals.clone(),
+                left: now,
+            };
+            let all = removed.iter().map(remembered).chain(earlier.iter().cloned());
+            all.take(places.len()).collect::<Vec<_>>()
+        });
         in_force.store(Arc::new(new));
         for place in places {
             let held = place.load(Acquire);
@@ -191,6 +240,8 @@ mod tests {
 
     use super::*;
 
+    const AT: Tick = Tick::from_micros(7);
+
     /// Makes a ring of keys that each have a name and a digit in their secret.
     fn ring(keys: &[(&str, u8)]) -> KeyRing {
         let line = |(id, digit): &(&str, u8)| {
@@ -211,13 +262,13 @@ mod tests {
     fn what_rests_on_a_key_that_left_is_not_permitted_and_all_else_is() {
         let live = LiveRing::new(ring(&[("a", 1), ("b", 2)]));
         let (a, b) = (serial(&live, "a"), serial(&live, "b"));
-        let change = live.replace(ring(&[("c", 3), ("b", 2)]));
+        let change = live.replace(ring(&[("c", 3), ("b", 2)]), AT);
         assert_eq!((names(&change.added), names(&change.removed)), (vec!["c"], vec!["a"]));
         assert_eq!([a, b].map(|key| live.permits(KeyBasis::Key(key))), [false, true]);
         assert!(live.holds(serial(&live, "c")));
         assert_eq!(serial(&live, "b"), b);
         // If a key comes back, what was opened under it before stays unusable.
-        live.replace(ring(&[("a", 1), ("b", 2)]));
+        live.replace(ring(&[("a", 1), ("b", 2)]), AT);
         assert_eq!([live.holds(a), live.holds(b)], [false, true]);
         assert!(live.holds(serial(&live, "a")));
     }
@@ -226,10 +277,10 @@ mod tests {
     fn adding_and_promoting_take_nothing_away() {
         let live = LiveRing::new(ring(&[("a", 1)]));
         let a = serial(&live, "a");
-        let added = live.replace(ring(&[("a", 1), ("b", 2)]));
+        let added = live.replace(ring(&[("a", 1), ("b", 2)]), AT);
         assert_eq!((names(&added.added), names(&added.removed)), (vec!["b"], vec![]));
         let b = serial(&live, "b");
-        assert_eq!(live.replace(ring(&[("b", 2), ("a", 1)])), RingChange::default());
+        assert_eq!(live.replace(ring(&[("b", 2), ("a", 1)]), AT), RingChange::default());
         assert_eq!(live.load().current().id.as_str(), "b");
         assert!(live.holds(a) && live.holds(b));
         assert_eq!([serial(&live, "a"), serial(&live, "b")], [a, b]);
@@ -244,11 +295,11 @@ mod tests {
         assert!(!live.shares_a_key_with(&namesake));
         assert_eq!(live.namesake_in(&namesake).unwrap().as_str(), "a");
         assert_eq!(live.namesake_in(&ring(&[("b", 1), ("a", 1)])), None);
-        let change = live.replace(ring(&[("a", 2)]));
+        let change = live.replace(ring(&[("a", 2)]), AT);
         assert_eq!((names(&change.added), names(&change.removed)), (vec!["a"], vec!["a"]));
         assert!(!live.holds(before));
         let renamed = serial(&live, "a");
-        live.replace(ring(&[("b", 2)]));
+        live.replace(ring(&[("b", 2)]), AT);
         assert!(!live.holds(renamed));
     }
 
@@ -257,7 +308,7 @@ mod tests {
         let live = LiveRing::new(ring(&[("a", 1)]));
         let unopened = live.as_basis();
         assert!(live.permits(unopened));
-        live.replace(ring(&[("a", 1), ("b", 2)]));
+        live.replace(ring(&[("a", 1), ("b", 2)]), AT);
         assert!(!live.permits(unopened) && live.permits(live.as_basis()));
     }
 
@@ -271,7 +322,7 @@ mod tests {
             let at = |key: usize| (round * (1 + round % 5) + key) % names.len();
             let keys: Vec<_> =
                 (0..size).map(|key| (names[at(key)].as_str(), at(key) as u8)).collect();
-            live.replace(ring(&keys));
+            live.replace(ring(&keys), AT);
             assert!(keys.iter().all(|(id, _)| live.holds(serial(&live, id))), "{round}");
             let held = live.0.places.iter().filter(|place| place.load(Relaxed) != 0).count();
             assert_eq!(held, size, "{round}");
@@ -300,7 +351,7 @@ mod tests {
             }
             for round in 0..1_000 {
                 let first = if round % 2 == 0 { "c" } else { "a" };
-                live.replace(ring(&[(first, 1), ("b", 2)]));
+                live.replace(ring(&[(first, 1), ("b", 2)]), AT);
             }
             done.store(true, Relaxed);
         });

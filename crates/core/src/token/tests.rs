@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::keyring::KeyRing;
+use crate::{clock::Tick, keyring::KeyRing};
 
 const RING: &str = "a:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 const OTHER: &str = "b:HwECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -52,13 +52,13 @@ fn a_key_that_leaves_takes_its_tokens_along() {
     let verified = [&by_a, &by_b].map(|minted| tokens.verify(minted.plain.expose()).unwrap());
     let still = || [0, 1].map(|at: usize| tokens.still_verify(&verified[at]));
     assert_eq!(still(), [true, true]);
-    live.replace(ring(&format!("{OTHER}\n{RING}")));
+    live.replace(ring(&format!("{OTHER}\n{RING}")), Tick::from_micros(0));
     assert_eq!(still(), [true, true]);
-    live.replace(ring(OTHER));
+    live.replace(ring(OTHER), Tick::from_micros(0));
     assert_eq!(still(), [false, true]);
     assert!(tokens.clone().verify(by_a.plain.expose()).is_none());
     assert!(tokens.verify(by_b.plain.expose()).is_some());
-    live.replace(ring(&format!("{OTHER}\n{RING}")));
+    live.replace(ring(&format!("{OTHER}\n{RING}")), Tick::from_micros(0));
     assert_eq!(still(), [false, true], "verified before");
     assert!(tokens.verify(by_a.plain.expose()).is_some());
 }

@@ -14,13 +14,13 @@ pub(super) async fn find(config: &Config) -> Finding {
     if config.keyring_file.is_none() {
         return Finding::off(KEY_RING, "not set: tokens can be neither created nor verified");
     }
-    let (fit, unopened) = match read(config).await {
+    let Found { fit, others, unopened } = match read(config).await {
         Ok(read) => read,
         Err(error) => {
             return Finding::failed(KEY_RING, format!("not compared with live tokens: {error:#}"));
         }
     };
-    let tokens = judge(&fit, config.mode);
+    let tokens = judge(&fit, &others, config.mode);
     if unopened.is_empty() {
         return tokens;
     }
@@ -37,13 +37,13 @@ pub(super) async fn find(config: &Config) -> Finding {
 }
 
 /// Says what the keys of the live tokens mean for the ring.
-fn judge(fit: &RingFit, mode: Mode) -> Finding {
+fn judge(fit: &RingFit, others: &[String], mode: Mode) -> Finding {
     match fit {
         RingFit::NoLiveToken => Finding::ok(KEY_RING, "no token is live"),
-        RingFit::Fits { others } if others.is_empty() => {
+        RingFit::Fits { .. } if others.is_empty() => {
             Finding::ok(KEY_RING, "has the keys of all live tokens")
         }
-        RingFit::Fits { others } => Finding::warning(
+        RingFit::Fits { .. } => Finding::warning(
             KEY_RING,
             format!(
                 "live tokens were signed by keys that it lacks, and are refused: {}",
@@ -52,6 +52,7 @@ fn judge(fit: &RingFit, mode: Mode) -> Finding {
         ),
         alien @ RingFit::Alien { .. } => {
             let why = alien.objection().unwrap_or_default();
+            let why = format!("{why}. They were signed by: {}", others.join(", "));
             match mode {
                 Mode::Shadow => Finding::warning(KEY_RING, why),
                 _ => Finding::failed(KEY_RING, why),
@@ -60,14 +61,34 @@ fn judge(fit: &RingFit, mode: Mode) -> Finding {
     }
 }
 
-/// Compares the ring with the live tokens, and returns the backends whose credentials it cannot open,
-/// each with the key that it was sealed with.
-async fn read(config: &Config) -> anyhow::Result<(RingFit, Vec<String>)> {
+/// What was found out about the ring.
+struct Found {
+    fit: RingFit,
+    /// The keys of live tokens that the ring lacks, each with how many there are.
+    others: Vec<String>,
+    /// The backends whose credentials it cannot open, each with the key that it was sealed with.
+    unopened: Vec<String>,
+}
+
+/// Compares the ring with the live tokens and the credentials.
+async fn read(config: &Config) -> anyhow::Result<Found> {
     let ring = config.key_ring()?;
     let pool =
         postgres::connect(&config.postgres).await.map_err(|_| anyhow!("see postgres.url"))?;
     let read = async {
         let fit = RingFit::read_with(&pool, &ring).await?;
+        let lacking = match &fit {
+            RingFit::NoLiveToken => &[][..],
+            RingFit::Fits { others } | RingFit::Alien { signed_by: others } => others,
+        };
+        let mut others = Vec::new();
+        for key in lacking {
+            let count: i64 = sqlx::query_scalar(COUNT).bind(key).fetch_one(&pool).await?;
+            others.push(match count {
+                0..=MOST_COUNTED => format!("{key} ({count})"),
+                _ => format!("{key} (more than {MOST_COUNTED})"),
+            });
+        }
         let rows = sqlx::raw_sql(CREDENTIALS).fetch_all(&pool).await?;
         let mut unopened = Vec::new();
         for row in rows {
@@ -79,12 +100,22 @@ async fn read(config: &Config) -> anyhow::Result<(RingFit, Vec<String>)> {
                 unopened.push(format!("{name} (key {key_id})"));
             }
         }
-        Ok::<_, sqlx::Error>((fit, unopened))
+        Ok::<_, sqlx::Error>(Found { fit, others, unopened })
     };
     let read = read.await;
     pool.close().await;
     Ok(read?)
 }
+
+const MOST_COUNTED: i64 = 10_000;
+
+/// Reads at most one token more than are counted, from the index of live tokens by their keys.
+const COUNT: &str = "
+    SELECT count(*) FROM (
+        SELECT FROM patgate.pats p JOIN patgate.users u ON u.id = p.user_id
+        WHERE p.key_id = $1 AND p.revoked_at IS NULL AND p.expires_at > now() AND u.enabled
+          AND p.user_id <> 'ca4a4700-0000-8000-8000-000000000000'
+        LIMIT 10001) AS counted";
 
 const CREDENTIALS: &str = "
     SELECT name, coalesce(credential_key_id, '') AS key_id, credential FROM patgate.backends

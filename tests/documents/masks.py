@@ -9,7 +9,7 @@ import re
 ALWAYS = (
     # A document shortens ids: `0190…`.
     (r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "ID"),
-    (r"\b[0-9a-f]{4,}…", "ID"),
+    (r"\b[0-9a-f]{4,}…|…[0-9a-f]{4,}\b", "ID"),
     (r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "TIME"),
     (r"\b\d+(\.\d+)? (s|ms|µs)\b", "DURATION"),
 )

@@ -70,10 +70,12 @@ class Procedure:
         file.write_text(f"#!/bin/sh\n{line}\n")
         file.chmod(0o755)
 
-    def fill(self, placeholder: str, value: str) -> None:
-        """Replaces a placeholder in the commands that follow. It must be in one of them."""
+    def fill(self, placeholder: str, value: str, *, optional: bool = False) -> None:
+        """Replaces a placeholder in the commands that follow. It must be in one of them, unless it
+        is `optional`."""
         self._fills[placeholder] = value
-        self._unused.add(placeholder)
+        if not optional:
+            self._unused.add(placeholder)
 
     def given(self, script: str) -> str:
         """Runs lines that are in no document, in the same shell."""
@@ -112,13 +114,15 @@ class Procedure:
         stays: dict[str, Callable[[], object]] | None = None,
         before: dict[str, Callable[[], object]] | None = None,
         numbers: bool = False,
+        cut: bool = False,
     ) -> list[Ran]:
         """Runs a block as it is written, and compares what it prints with what the document shows.
 
         The keys are beginnings of commands: `exits` has the statuses of those that fail as the
         document says, `stdin` what a person types, `stays` those that serve until they are ended,
         with what is true once they do, and `before` what must hold or be done before a command.
-        `numbers` says that numbers in the shown output are examples."""
+        `numbers` says that numbers in the shown output are examples, and `cut` that the document
+        says that it shows only the beginning."""
         block = self.block(document, heading, number)
         unused = {key for given in (exits, stdin, stays, before) for key in given or {}}
         done = []
@@ -136,7 +140,7 @@ class Procedure:
             if stays and (key := beginning(command, stays)):
                 unused.discard(key)
                 serves = stays[key]
-            done.append(self._run(block, command, status, typed, serves, numbers))
+            done.append(self._run(block, command, status, typed, serves, numbers, cut))
         if unused:
             raise Failed(f"{block}: no command of the block begins with {sorted(unused)}")
         return done
@@ -144,7 +148,7 @@ class Procedure:
     def step(self, document: str, heading: str, text: str, status: int = 0) -> Ran:
         """Runs a command that a step of a document has in its text."""
         span = self._span(document, heading, text)
-        return self._run(span, Command(span.line, text), status, None, None, False)
+        return self._run(span, Command(span.line, text), status, None, None, False, False)
 
     def _span(self, document: str, heading: str, text: str) -> Inline:
         """Takes a command of a step for this procedure."""
@@ -175,11 +179,12 @@ class Procedure:
         script = f"psql -qv ON_ERROR_STOP=1 '{url}' <<'END_OF_SQL'\n{text}END_OF_SQL"
         self._checked(block, Command(block.line, block.text.strip()), script, 0, None, None)
 
-    def _run(self, block, command, status, typed, serves, numbers) -> Ran:
+    def _run(self, block, command, status, typed, serves, numbers, cut) -> Ran:
         text = self._filled(command.text)
         ran = self._checked(block, command, text, status, typed, serves)
         if command.output:
             printed = ran.text().splitlines()
+            printed = printed[: len(command.output)] if cut else printed
             difference = masks.differs(list(command.output), printed, numbers)
             if difference:
                 raise Failed(

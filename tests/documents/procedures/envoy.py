@@ -109,6 +109,27 @@ def run_parts(p: Procedure) -> None:
         routes(config).insert(0, route)
         parts.accepted(f"the route of a rollout in {base}", base, config)
 
+    # The same for all mounts, and beside services that take JWTs.
+    for base in ("envoy.yaml", "other-authentication.yaml"):
+        config = parts.shipped(base)
+        [route] = yaml.safe_load(p.text(DOCUMENT, "other-mounts-and-routes-that-stay", 1))
+        old = copy.deepcopy(cluster(config, "model-acme"))
+        old["name"] = old["load_assignment"]["cluster_name"] = "old-gateway"
+        config["static_resources"]["clusters"].append(old)
+        if base == "other-authentication.yaml":
+            jwt = yaml.safe_load(p.text(DOCUMENT, "other-mounts-and-routes-that-stay", 2))
+            route |= jwt
+        exceptions = [one for one in routes(config) if "disabled" in str(one)]
+        routes(config).insert(len(exceptions), route)
+        parts.accepted(f"the route for all mounts in {base}", base, config)
+
+    # A policy for Istio's guard, which is the same filter. No route of this file is its exception.
+    config = parts.shipped("envoy.yaml")
+    guard = next(f for f in manager(config)["http_filters"] if f["name"] == "patgate.guard")
+    policy = yaml.safe_load(p.text("deploy/istio/README.md", "beside-other-authentication"))
+    guard["typed_config"]["rules"]["policies"] |= policy
+    parts.accepted("an exception for Istio", "envoy.yaml", config, {"PG-EXCEPT-UNUSED"})
+
     config = parts.shipped("envoy.yaml")
     patgate = cluster(config, "patgate")
     [endpoint] = patgate["load_assignment"]["endpoints"][0]["lb_endpoints"]

@@ -40,7 +40,9 @@ PATIENT = {
         "retry_policy": {"retry_back_off": {"base_interval": "0.02s", "max_interval": "10s"}},
     }
 }
-CHAT = {"model": "demo", "messages": [{"role": "user", "content": "Hello?"}]}
+# A model that the list of the domain acme has.
+MODEL = "model-acme-small"
+CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "Hello?"}]}
 STREAM = {**CHAT, "stream": True}
 
 
@@ -141,11 +143,13 @@ class Gateway:
             raise ServerError(said)
         return run.stdout
 
-    def token(self, name, email="alice@example.com", domain="acme", expires_in="90d"):
-        """Creates a token that may chat and list models, everywhere in one domain."""
+    def token(
+        self, name, email="alice@example.com", domain="acme", expires_in="90d", on="domains:*"
+    ):
+        """Creates a token that may chat and list models, in a domain or only `on` these of it."""
         scopes = []
         for operation in ("llm_chat_completions", "llm_read"):
-            scopes += ["--scope", f"{domain}:domains:*:{operation}"]
+            scopes += ["--scope", f"{domain}:{on}:{operation}"]
         options = ["--user", email, "--expires-in", expires_in, "--output", "json"]
         return json.loads(self.patgate("token", "create", name, *options, *scopes))
 
@@ -179,7 +183,9 @@ def tour_requests(tour, gateway, alice, bob):
     tour.check("chunks apart in time", spread > 0.1, f"{len(arrivals)} within {spread:.3f} s")
 
     tour.step("Each domain has its own backend", "Bob's token, in beta: x-backend is model-beta.")
-    answer = tour.show("POST", "/proxy/beta/v1/chat/completions", bob, CHAT)
+    answer = tour.show(
+        "POST", "/proxy/beta/v1/chat/completions", bob, {**CHAT, "model": "model-beta-small"}
+    )
     tour.expect(answer, 200)
     backend = answer.headers["x-backend"]
     tour.check("x-backend model-beta", backend == "model-beta", backend)
@@ -196,6 +202,22 @@ def tour_requests(tour, gateway, alice, bob):
     tour.step("A missing scope is refused", "This token may chat and list models, but not embed.")
     answer = tour.show("POST", "/proxy/acme/v1/embeddings", alice, {"model": "m", "input": "x"})
     tour.expect(answer, 403, "permission_denied")
+
+    tour.step(
+        "A token for one model",
+        "It may use that model, and lists no other. The refusal says what it may use.",
+    )
+    limited = gateway.token("one-model", on=f"models:{MODEL}")["token"]
+    tour.expect(tour.show("POST", chat, limited, CHAT), 200)
+    answer = tour.show("GET", "/proxy/acme/v1/models", limited)
+    tour.expect(answer, 200)
+    listed = [model["id"] for model in answer.json["data"]]
+    tour.check(f"only {MODEL} listed", listed == [MODEL], listed)
+    answer = tour.show("POST", chat, limited, {**CHAT, "model": "another"})
+    tour.expect(answer, 403, "permission_denied")
+    message = answer.json["error"]["message"]
+    print(f"   {message}")
+    tour.check("the model that it may use", message.endswith(f"to it: `{MODEL}`."), message)
 
     tour.step(
         "No token, and a mistyped one",

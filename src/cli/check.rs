@@ -166,6 +166,7 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
         request: request.as_ref(),
         principal: known.principal.as_deref(),
         domain: known.domain.as_ref(),
+        domain_may_be_hidden: false,
         backend: known.backend.as_deref(),
         now,
     };

@@ -1,6 +1,7 @@
 //! Explains a decision step by step, for an administrator. Does no I/O and takes no part in the
 //! decision: the stages that the service uses decide, and this module describes their input.
 
+mod arrival;
 mod steps;
 mod verdict;
 mod words;
@@ -10,7 +11,10 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use self::steps::Walk;
-pub use self::verdict::Verdict;
+pub use self::{
+    arrival::{Arrival, arrival},
+    verdict::Verdict,
+};
 use crate::{
     api::{ApiStyle, Apis, Entity},
     backend::Backend,
@@ -21,7 +25,7 @@ use crate::{
     domain::Domain,
     principal::Principal,
     refusal::{Denial, NoModel},
-    request::{self, AuthRequest, RejectedRequest},
+    request::{self, AuthRequest, RejectedRequest, without_query},
     wording::MessageContext,
 };
 
@@ -49,6 +53,8 @@ pub struct Evidence<'a> {
     pub principal: Option<&'a Principal>,
     /// The store's entry for the domain that the request names.
     pub domain: Option<&'a Arc<Domain>>,
+    /// Whether `domain` is also `None` if the person who asks may not know of the domain.
+    pub domain_may_be_hidden: bool,
     /// The store's entry for the backend that the rule or its table names.
     pub backend: Option<&'a Backend>,
     /// The time of the decision.
@@ -75,6 +81,30 @@ pub struct Explanation {
     /// What came closest to an allow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nearest: Option<String>,
+}
+
+impl Step {
+    /// The shipped Envoy, which rewrites or refuses a path before patgate sees it.
+    pub fn of_the_gateway(arrival: &Arrival) -> Option<Self> {
+        let (passed, detail) = match arrival {
+            Arrival::Unchanged => return None,
+            Arrival::Rewritten(target) => (
+                true,
+                format!(
+                    "the shipped Envoy merges slashes, resolves `.` and `..`, and decodes what needs \
+                     no escape; then it asks about `{}`",
+                    without_query(target)
+                ),
+            ),
+            Arrival::Refused => (
+                false,
+                "the shipped Envoy itself refuses a path with `%2F`, `%5C`, `%00` or `#`, and does \
+                 not ask patgate"
+                    .to_owned(),
+            ),
+        };
+        Some(Self { step: "gateway", passed, detail })
+    }
 }
 
 impl Evidence<'_> {

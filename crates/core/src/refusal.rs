@@ -91,6 +91,10 @@ pub enum NotAToken {
     Jwt,
     /// The credential is the name of a variable that the client did not replace.
     Variable,
+    /// The credential has a quotation mark at its beginning or its end.
+    Quoted,
+    /// The credential is what a token begins with, as self-service shows it, without its secret.
+    Beginning,
     /// The credential has the form of a token, with a prefix that this gateway does not use.
     OtherPrefix,
 }
@@ -147,6 +151,11 @@ pub enum NoModel {
     /// The body is not one well-formed JSON object in UTF-8.
     MalformedJson {
         /// The number of bytes before the first error.
+        at: usize,
+    },
+    /// The body is the beginning of a JSON object, which does not end.
+    UnfinishedJson {
+        /// The number of bytes of the body.
         at: usize,
     },
     /// The body or the query has more of something than patgate reads.

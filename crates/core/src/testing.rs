@@ -134,8 +134,17 @@ pub fn refusals() -> Vec<Refusal> {
         Authority,
         Message
     });
-    let not_tokens =
-        every!(NotAToken { NoScheme, OtherScheme, Blank, ForeignKey, Jwt, Variable, OtherPrefix });
+    let not_tokens = every!(NotAToken {
+        NoScheme,
+        OtherScheme,
+        Blank,
+        ForeignKey,
+        Jwt,
+        Variable,
+        Quoted,
+        Beginning,
+        OtherPrefix
+    });
     let no_models = every!(NoModel {
         NotShown, Cut, Encoded, CompressedForm, TooMuchAtOnce, NotInTime, NotJson, NotForm, Absent,
         Repeated, NotAName, InQuery, Endless, Elsewhere;
@@ -143,6 +152,7 @@ pub fn refusals() -> Vec<Refusal> {
             Malformed, Optional, TooLong, TooDense, TooManyBlocks
         }).map(NoModel::Compressed)),
         MalformedJson([NoModel::MalformedJson { at: 17 }]),
+        UnfinishedJson([NoModel::UnfinishedJson { at: 17 }]),
         MalformedForm([0, 2].map(|part| NoModel::MalformedForm { part })),
         Excessive(every!(Excess { Depth, Members, Parts, Parameters }).map(NoModel::Excessive)),
         Rival([NoModel::Rival("models")])

@@ -304,6 +304,17 @@ impl Tokens {
         self.prefixes.0.iter().filter_map(rest).any(|rest| rest.starts_with('_'))
     }
 
+    /// Returns whether `text` is what a token begins with, as [`Tokens::beginning`] returns it, perhaps
+    /// with an ellipsis after it. It holds no part of a secret, so it may be known for what it is.
+    pub fn is_a_beginning(&self, text: &str) -> bool {
+        let text = ["…", "..."].iter().find_map(|dots| text.strip_suffix(dots)).unwrap_or(text);
+        let rest = |prefix: &String| text.strip_prefix(prefix.as_str());
+        self.prefixes.0.iter().filter_map(rest).any(|rest| match rest.as_bytes() {
+            [b'_', id @ .., b'_'] => id.len() == ID_LEN && base62::is_base62(id),
+            _ => false,
+        })
+    }
+
     /// Returns whether `text` has the form of a token, except for its prefix.
     pub fn is_of_another_prefix(&self, text: &str) -> bool {
         let Some((prefix, rest)) =

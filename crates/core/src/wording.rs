@@ -12,8 +12,9 @@ pub(crate) use self::{challenge::challenge, error_body::ErrorBody};
 pub use self::{error_body::message_of, no_model::no_model, status::ErrorStatus};
 use crate::{
     api::{Apis, ErrorStyle, MatchedRule},
-    domain::Domain,
-    operation::EntityType,
+    domain::{Domain, DomainRef},
+    legible::holds_a_secret,
+    operation::{EntityType, Operation},
     principal::Principal,
     refusal::{Denial, MalformedPart, NotAToken, Refusal},
     request::without_query,
@@ -95,12 +96,7 @@ pub fn message(denial: &Denial, context: &MessageContext<'_>) -> String {
         (Refusal::OwnerDisabled, _) => {
             "The owner of the access token is disabled. Ask an administrator."
         }
-        (Refusal::PermissionDenied, Some(operation)) => {
-            return format!(
-                "The access token does not permit `{operation}` here: it needs a scope for it in \
-                 this domain, and its owner a role with it."
-            );
-        }
+        (Refusal::PermissionDenied, Some(operation)) => return not_permitted(operation, context),
         (Refusal::PermissionDenied, None) => "The access token does not permit this.",
         (Refusal::OtherEntity(limit), _) => return other_entity::message(denial, limit, context),
         (Refusal::NotFound, _) => return not_found::message(context),
@@ -125,6 +121,23 @@ pub fn message(denial: &Denial, context: &MessageContext<'_>) -> String {
     .to_owned()
 }
 
+/// Names the operation, and the domain as the request or the API's table names it, whether or not that
+/// domain exists.
+fn not_permitted(operation: Operation, context: &MessageContext<'_>) -> String {
+    let named = context.rule.map(|rule| &*rule.domain);
+    let could_be_one = |name: &&str| DomainRef::parse(name).is_some() && !holds_a_secret(name);
+    match named.filter(could_be_one) {
+        Some(domain) => format!(
+            "The access token does not permit `{operation}` in the domain `{domain}`: it needs a \
+             scope for it in this domain, and its owner a role with it."
+        ),
+        None => format!(
+            "The access token does not permit `{operation}` here: it needs a scope for it in this \
+             domain, and its owner a role with it."
+        ),
+    }
+}
+
 /// What was sent in place of a token.
 fn not_a_token(what: NotAToken) -> &'static str {
     match what {
@@ -147,6 +160,14 @@ fn not_a_token(what: NotAToken) -> &'static str {
         }
         NotAToken::Variable => {
             "This is the name of a variable, not an access token: the client did not replace it."
+        }
+        NotAToken::Quoted => {
+            "The access token has quotation marks around it, or a part of them. Send it without."
+        }
+        NotAToken::Beginning => {
+            "This is only the beginning of an access token, by which it is recognized in a list. \
+             Send the whole token, as it was shown when it was created; if you no longer have it, \
+             create a new one."
         }
         NotAToken::OtherPrefix => "The access token has a prefix that is not used here.",
     }

@@ -14,7 +14,7 @@ use crate::{
     clock::Moment,
     decide::ModelReading,
     domain::{Domain, DomainId, Models, Slug},
-    explain::{Evidence, Verdict},
+    explain::{Arrival, Evidence, Step, Verdict, arrival},
     keyring::{self, KeyRing},
     principal::{Principal, UserId},
     request::{self, ApiPath, RequestParts, without_query},
@@ -94,6 +94,9 @@ impl SelfService {
     /// words of `patgate check`, except that no backend is named. That a backend exists, and that its
     /// credential can be opened, is presumed.
     ///
+    /// The path is what the client sends: the answer is about what the shipped Envoy makes of it, and
+    /// the first step says so.
+    ///
     /// A domain in which the caller may do nothing is explained as one that does not exist, unless a
     /// scope of the token names it.
     ///
@@ -107,7 +110,12 @@ impl SelfService {
         asked: &AskedRequest,
     ) -> Result<Verdict, Error> {
         let apis = (self.rules.tables)();
-        let domain = ApiPath::of(&asked.host, &asked.path, &apis).and_then(|path| path.domain());
+        let arrives = arrival(&asked.path);
+        let mut arriving = asked.clone();
+        if let Arrival::Rewritten(path) = &arrives {
+            arriving.path.clone_from(path);
+        }
+        let domain = ApiPath::of(&asked.host, &arriving.path, &apis).and_then(|path| path.domain());
         let facts: Facts = self
             .ask(|| {
                 call_by(caller, "SELECT patgate.web_why($1, $2, $3)")
@@ -115,7 +123,14 @@ impl SelfService {
                     .bind(domain.as_ref().map(ToString::to_string))
             })
             .await?;
-        decide(&apis, self.rules.model_reading, id, asked, facts)
+        if arrives == Arrival::Refused {
+            return Ok(Verdict::of_a_refused_path(&asked.method, &asked.path));
+        }
+        let mut verdict = decide(&apis, self.rules.model_reading, id, &arriving, facts)?;
+        if let Some(step) = Step::of_the_gateway(&arrives) {
+            verdict.explanation.steps.insert(0, step);
+        }
+        Ok(verdict)
     }
 }
 
@@ -174,6 +189,7 @@ fn decide(
         request: request.as_ref(),
         principal: Some(&principal),
         domain: domain.as_ref(),
+        domain_may_be_hidden: true,
         backend: backend.as_ref(),
         now: Moment(now),
     };

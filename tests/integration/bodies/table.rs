@@ -10,12 +10,14 @@ pub(super) const AUDIO: &str = "/proxy/acme/v1/audio/transcriptions";
 pub(super) type Expected = Result<&'static str, &'static str>;
 
 pub(super) const M: Expected = Ok("m");
-const NOT_SHOWN: Expected = Err("No body was shown");
+const NOT_SHOWN: Expected = Err("No body arrived");
 const CUT: Expected = Err("of it that the gateway shows");
 const COMPRESSED_FORM: Expected = Err("The form is compressed");
 pub(super) const NOT_JSON: Expected = Err("`Content-Type: application/json`");
 pub(super) const NOT_FORM: Expected = Err("`Content-Type: multipart/form-data`");
 pub(super) const BAD_JSON: Expected = Err("not one well-formed JSON object");
+/// The body is the beginning of a JSON object.
+pub(super) const ENDS_EARLY: Expected = Err("before its JSON object does: send all of it");
 const TOO_DEEP: Expected = Err("nested more than 100 levels");
 const TOO_MANY_MEMBERS: Expected = Err("more than 10000 members");
 const TOO_MANY_PARTS: Expected = Err("more than 1000 parts");
@@ -174,9 +176,9 @@ fn values() -> Vec<Case> {
         (r#""m\n""#, NO_NAME),
         (r#""m\ud800""#, NO_NAME),
         (r#""m\udc00\ud800""#, NO_NAME),
-        ("\"m", BAD_JSON),
-        ("m", NO_NAME),
-        ("'m'", NO_NAME),
+        ("\"m", ENDS_EARLY),
+        ("m", BAD_JSON),
+        ("'m'", BAD_JSON),
     ]
     .into_iter()
     .map(|(value, expected)| {
@@ -209,15 +211,20 @@ fn malformed() -> Vec<Case> {
         json("100,000 arrays, never closed", nested("[", "", 100_000), TOO_DEEP),
         json("10,001 members", members(10_001), TOO_MANY_MEMBERS),
         json("as many members as may be", members(10_000), M),
-        json("only white space", " ".repeat(1000), BAD_JSON),
+        json("only white space", " ".repeat(1000), ENDS_EARLY),
         json("a form in place of JSON", "model=m", BAD_JSON),
     ];
     for body in [
+        r#"{"model":"#,
         r#"{"model":"m""#,
         r#"{"model":"m","#,
         r#"{"model":"m","a"#,
         r#"{"model":"m","a":"#,
         r#"{"model":"m","a":[1,2"#,
+    ] {
+        cases.push(json(&format!("ends early {body}"), body, ENDS_EARLY));
+    }
+    for body in [
         r#"{"model":"m"}}"#,
         r#"{"model":"m"}{"model":"n"}"#,
         "{\"model\":\"m\"}\n{\"model\":\"n\"}",

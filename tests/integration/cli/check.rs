@@ -306,7 +306,11 @@ pub(crate) async fn a_replica_is_asked_and_compared(suite: Arc<Suite>) {
                 DENIED,
                 "  message: It must be known here which model this call is for. No body",
             ),
-            ("GET models", DENIED, "  message: The access token does not permit `llm_read` here"),
+            (
+                "GET models",
+                DENIED,
+                "  message: The access token does not permit `llm_read` in the domain `",
+            ),
             ("GET models/", DENIED, "replica: 400 bad_request, the same"),
         ] {
             let ran = ask(&cli, request, address);

@@ -8,6 +8,7 @@ use patgate::{
     explain::Verdict,
     token::TokenId,
 };
+use patgate_testing::http;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -82,7 +83,7 @@ pub(crate) async fn an_own_token_is_explained_as_by_the_command(suite: Arc<Suite
         (live, "GET /proxy/closed/v1/models", None),
         (live, &by_id, None),
         (live, "GET /proxy/acme/v1/models?key=secret", None),
-        (live, "GET /proxy/acme/v1//models", None),
+        (live, "GET /proxy/acme/v1/models/", None),
         (live, "DELETE /proxy/acme/v1/models", None),
         (live, "GET /nowhere", None),
         (live, "GET /proxy/NO_SLUG/v1/models", None),
@@ -111,6 +112,86 @@ pub(crate) async fn an_own_token_is_explained_as_by_the_command(suite: Arc<Suite
     let lists = asked("GET /proxy/picky/v1/models", None);
     let said = serde_json::to_value(why(&site, &root, own, &lists).await).unwrap();
     assert_eq!(said, by_command(&cli, own, &lists));
+}
+
+/// What the shipped Envoy makes of a path before it asks is explained, and answered as the gateway does.
+pub(crate) async fn a_path_is_explained_as_the_gateway_takes_it(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let site = Site::of(&world).await;
+    let cli = Cli::of(&world).with("redis.url", "");
+    let ann = site.signed_in("ann").await;
+    let token = world.token_for("ann", "1 hour", &[("acme", "models", "*", "llm_read")]).await;
+    let replica = world.serve(&[]).await;
+    let envoy = replica.envoy(&suite);
+    let mut steps = Vec::new();
+    for path in [
+        "/proxy/acme/v1/models",
+        "/proxy/acme//v1/models",
+        "//proxy/acme/v1/models",
+        "/proxy/acme/v1/../v1/models",
+        "/proxy/beta/../acme/v1/models",
+        "/proxy/acme/../beta/v1/models",
+        "/proxy/acme/v1/./models",
+        "/proxy/acme/v1/%2e%2E/v1/models",
+        "/proxy/acme/v1/x//../models",
+        "/proxy/%61cme/v1/models",
+        "/proxy/acme\\v1/models",
+        "/../proxy/acme/v1/models?a=//%2F",
+        "/proxy/acme/v1/models/",
+        "/proxy/acme/v1/models/.",
+        "/proxy/acme/v1/models/..",
+        "/proxy/acme;a/v1/models",
+        "/proxy/acme/v1/mod%ZZels",
+        "/proxy/acme/v1/models%20",
+        "/proxy/acme/v1/%252e/models",
+        "/proxy/acme/v1%2Fmodels",
+        "/proxy/acme/v1%2fmodels",
+        "/proxy/acme/v1%5cmodels",
+        "/proxy/acme/v1/models%00",
+        "/proxy/acme/v1/models#x",
+    ] {
+        let reply =
+            http::send(envoy.port, "GET", path, &[("authorization", &token.bearer())], "").await;
+        let verdict = why(&site, &ann, token.id, &asked(&format!("GET {path}"), None)).await;
+        let code = if reply.status == 200 { "ok".to_owned() } else { reply.code() };
+        assert_eq!((verdict.status, verdict.code), (reply.status, &*code), "{path}: {verdict:?}");
+        let first = &verdict.explanation.steps[0];
+        steps.push((first.step, first.passed));
+    }
+    for seen in [("path", true), ("path", false), ("gateway", true), ("gateway", false)] {
+        assert!(steps.contains(&seen), "{seen:?}: {steps:?}");
+    }
+    let slashes = why(&site, &ann, token.id, &asked("GET /proxy/acme//v1/models?a", None)).await;
+    let said = &slashes.explanation.steps[0].detail;
+    assert!(said.ends_with("then it asks about `/proxy/acme/v1/models`"), "{said}");
+    // The command is asked what Envoy would send. It says what the shipped one makes of the path.
+    for (path, expected) in [
+        ("/proxy/acme//v1/models", "give the path after that, `/proxy/acme/v1/models`"),
+        ("/proxy/acme/v1%2Fmodels", "with 400 and `path_not_accepted`, and does not ask"),
+    ] {
+        let said = by_command(&cli, token.id, &asked(&format!("GET {path}"), None));
+        let nearest = said["nearest"].as_str().unwrap_or_default();
+        assert!(said["code"] == "bad_request" && nearest.ends_with(expected), "{said}");
+    }
+    // Another user's token stays unknown, whatever the path.
+    let bob = site.signed_in("bob").await;
+    for path in ["/proxy/acme//v1/models", "/proxy/acme/v1%2Fmodels"] {
+        let asked = asked(&format!("GET {path}"), None);
+        fails(site.service.why(&bob, token.id, &asked).await, not_found);
+    }
+}
+
+/// An empty field is not an error of the gateway.
+pub(crate) async fn a_model_that_was_not_named_is_asked_for(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let site = Site::of(&world).await;
+    let ann = site.signed_in("ann").await;
+    let id = narrow(&world).await;
+    let chat = "POST /proxy/acme/v1/chat/completions";
+    let verdict = why(&site, &ann, id, &asked(chat, None)).await;
+    let said = verdict.message.as_deref().unwrap_or_default();
+    assert!(said.starts_with("No model was named: enter the one that the client sends."), "{said}");
+    assert!(!format!("{verdict:?}").contains("with_request_body"), "{verdict:?}");
 }
 
 /// Neither the backend of a domain nor that of a table is named, and which exist is not said.
@@ -177,7 +258,9 @@ pub(crate) async fn a_domain_without_a_right_is_none(suite: Arc<Suite>) {
             serde_json::to_string(&verdict).unwrap().replace(domain, "DOMAIN")
         };
         let none = said("nowhere").await;
-        assert!(none.contains("domain `DOMAIN` does not exist"), "{none}");
+        let expected =
+            "domain `DOMAIN` does not exist, or neither you nor the token may do anything";
+        assert!(none.contains(expected), "{none}");
         for hidden in ["beta", "picky", "closed", &unknown] {
             assert_eq!(said(hidden).await, none, "{hidden}");
         }

@@ -75,10 +75,87 @@ pub(crate) async fn a_refused_model_is_named_with_what_may_be_used(suite: Arc<Su
     }
     // Without the operation, or in a domain out of reach, no name is revealed.
     let path = "/proxy/acme/v1/embeddings";
-    for (path, operation) in [(path, "llm_embeddings"), ("/proxy/beta/v1/chat/completions", CHAT)] {
+    let of = |domain: &str| format!("/proxy/{domain}/v1/chat/completions");
+    let of_beta = of("beta");
+    for (path, operation, domain) in [(path, "llm_embeddings", "acme"), (&of_beta, CHAT, "beta")] {
         let (_, _, message) = super::ask(&replica, ("POST", path), Some(&bearer)).await.unwrap();
-        let plain = format!("does not permit `{operation}` here");
+        let plain = format!("does not permit `{operation}` in the domain `{domain}`: it needs");
         assert!(message.contains(&plain) && !message.contains("Available"), "{message}");
+    }
+    // The domain is repeated as the request names it, whether or not it exists.
+    let said = async |domain: &str| {
+        let path = of(domain);
+        let (status, _, message) =
+            super::ask(&replica, ("POST", &path), Some(&bearer)).await.unwrap();
+        assert_eq!(status, 403, "{message}");
+        message
+    };
+    let beta = said("beta").await;
+    let longest = format!("a{}", "-".repeat(62));
+    let unknown = uuid::Uuid::new_v4().to_string();
+    let id_of_beta = world.id("beta").to_string();
+    for named in ["nowhere", &longest, &unknown, &id_of_beta] {
+        assert_eq!(said(named).await, beta.replace("beta", named), "{named}");
+    }
+    // What cannot be the name of a domain, or may be a secret, is not repeated.
+    let too_long = format!("{longest}-");
+    let secret = format!("a1{}", "b2".repeat(20));
+    for named in ["NO_SLUG", "x", &too_long, &secret, token] {
+        let message = said(named).await;
+        assert!(message.contains("does not permit `llm_chat_completions` here: it"), "{message}");
+    }
+}
+
+/// The text about the domain is in the form of each API, and the same as for a domain that is not there.
+pub(crate) async fn a_refused_domain_is_named_in_every_form(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let replica = world.serve(&[]).await;
+    let bearer = of_models(&world, &["m"]).await;
+    for (path, operation) in [
+        ("v1/chat/completions", CHAT),
+        ("v1/messages", CHAT),
+        ("api/chat", CHAT),
+        ("v1/embeddings", "llm_embeddings"),
+    ] {
+        let mut said = Vec::new();
+        for domain in ["beta", "nowhere"] {
+            let path = format!("/proxy/{domain}/{path}");
+            let (status, code, message) =
+                super::ask(&replica, ("POST", &path), Some(&bearer)).await.unwrap();
+            assert_eq!((status, &*code), (403, "permission_denied"), "{path}");
+            let expected = format!(
+                "The access token does not permit `{operation}` in the domain `{domain}`: it needs a \
+                 scope for it in this domain, and its owner a role with it."
+            );
+            assert_eq!(message, expected, "{path}");
+            said.push(message.replace(domain, "…"));
+        }
+        assert_eq!(said[0], said[1]);
+    }
+}
+
+/// What was sent in place of a token is said, and nothing of it is repeated.
+pub(crate) async fn what_is_no_token_is_said_without_repeating_it(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let replica = world.serve(&[]).await;
+    let token = world.token(&[("acme", "models", "*", "llm_read")]).await.text;
+    let end = &token[token.len() - 10..];
+    let beginning = &token[..token.len() - 50];
+    let quoted = "has quotation marks around it";
+    for (sent, expected) in [
+        (format!("Bearer \"{token}\""), quoted),
+        (format!("Bearer '{token}'"), quoted),
+        (format!("\"Bearer {token}\""), quoted),
+        (format!("Bearer {beginning}"), "only the beginning of an access token"),
+        (format!("Bearer {beginning}..."), "only the beginning of an access token"),
+        // With a part of the secret: as any other text that no key has signed.
+        (format!("Bearer {}", &token[..60]), "Check that it was copied completely"),
+    ] {
+        let (status, code, message) =
+            super::ask(&replica, ("GET", "/proxy/acme/v1/models"), Some(&sent)).await.unwrap();
+        assert_eq!((status, &*code), (401, "invalid_token"), "{sent}");
+        assert!(message.contains(expected), "{message}");
+        assert!(!message.contains(end) && !message.contains(beginning), "{message}");
     }
 }
 
@@ -128,6 +205,16 @@ pub(crate) async fn a_body_is_refused_for_what_it_is(suite: Arc<Suite>) {
     for (headers, body, status, code, part) in [
         (&[][..], "{\"model\":\"m\",}", 400, "invalid_body", "near byte 13"),
         (&[], "{}", 400, "invalid_body", "names no model: send `model`"),
+        (&[], "", 400, "invalid_body", "No body arrived: send one that names the model."),
+        (
+            &[],
+            "{\"model\":",
+            400,
+            "invalid_body",
+            "ends after 9 bytes, before its JSON object does",
+        ),
+        (&[], "{\"model\":\"m\",", 400, "invalid_body", "ends after 13 bytes"),
+        (&[], "{\"model\":5}", 400, "invalid_body", "not a text of 1 to 256 characters"),
         (&[], r#"{"model":"m","model":"n"}"#, 400, "invalid_body", "more than one model"),
         (&[], &many, 400, "invalid_body", "more than 10000 members"),
         (

@@ -26,6 +26,8 @@ const MALFORMED: JsonError = JsonError::Malformed;
 #[derive(Clone, Copy)]
 enum JsonError {
     Malformed,
+    /// The text ends where something must follow.
+    Ended,
     TooDeep,
 }
 
@@ -33,6 +35,7 @@ impl From<JsonError> for NoModel {
     fn from(fault: JsonError) -> Self {
         match fault {
             JsonError::Malformed => Self::MalformedJson { at: 0 },
+            JsonError::Ended => Self::UnfinishedJson { at: 0 },
             JsonError::TooDeep => Self::Excessive(Excess::Depth),
         }
     }
@@ -45,6 +48,7 @@ pub(super) fn model(text: &str) -> Result<ModelName, NoModel> {
     let mut scan = Scan { text, at: 0, half: false };
     object(&mut scan).map_err(|why| match why {
         NoModel::MalformedJson { .. } => NoModel::MalformedJson { at: scan.at },
+        NoModel::UnfinishedJson { .. } => NoModel::UnfinishedJson { at: scan.at },
         why => why,
     })
 }
@@ -108,7 +112,7 @@ impl<'a> Scan<'a> {
     }
 
     fn next(&mut self) -> Result<u8, JsonError> {
-        let byte = self.peek().ok_or(MALFORMED)?;
+        let byte = self.peek().ok_or(JsonError::Ended)?;
         self.at += 1;
         Ok(byte)
     }
@@ -120,7 +124,12 @@ impl<'a> Scan<'a> {
     }
 
     fn expect(&mut self, byte: u8) -> Result<(), JsonError> {
-        if self.eat(byte) { Ok(()) } else { Err(MALFORMED) }
+        if self.eat(byte) { Ok(()) } else { Err(self.unexpected()) }
+    }
+
+    /// What is wrong if the next byte is not what must be there.
+    fn unexpected(&self) -> JsonError {
+        if self.peek().is_some() { MALFORMED } else { JsonError::Ended }
     }
 
     /// Byte by byte: most values that are skipped in this way have no such bytes, or few.
@@ -150,6 +159,8 @@ impl<'a> Scan<'a> {
 
     fn name(&mut self) -> Result<ModelName, NoModel> {
         if !self.eat(b'"') {
+            // A value that is cut off, or malformed, is not a wrong name.
+            self.value()?;
             return Err(NoModel::NotAName);
         }
         self.half = false;
@@ -294,7 +305,7 @@ impl<'a> Scan<'a> {
     }
 
     fn digits(&mut self) -> Result<(), JsonError> {
-        if self.skip(|byte| byte.is_ascii_digit()) > 0 { Ok(()) } else { Err(MALFORMED) }
+        if self.skip(|byte| byte.is_ascii_digit()) > 0 { Ok(()) } else { Err(self.unexpected()) }
     }
 }
 

@@ -23,7 +23,7 @@ const BAD_JSON: NoModel = NoModel::MalformedJson { at: 0 };
 /// Returns the result, without the position of an error.
 fn told(read: Result<ModelName, NoModel>) -> Result<String, NoModel> {
     let somewhere = |why| match why {
-        NoModel::MalformedJson { .. } => BAD_JSON,
+        NoModel::MalformedJson { .. } | NoModel::UnfinishedJson { .. } => BAD_JSON,
         NoModel::MalformedForm { .. } => forms::BAD_FORM,
         why => why,
     };

@@ -2,9 +2,14 @@
 
 use serde::Serialize;
 
-use super::{Evidence, Explanation};
+use super::{Arrival, Evidence, Explanation, Step};
 use crate::{
-    answer, body::ModelName, decide::AnsweredList, decision::Decision, request::without_query,
+    answer,
+    body::ModelName,
+    decide::AnsweredList,
+    decision::Decision,
+    refusal::{NoModel, Refusal},
+    request::without_query,
     wording,
 };
 
@@ -32,6 +37,27 @@ pub struct Verdict {
     pub model: Option<String>,
 }
 
+impl Verdict {
+    /// The shipped Envoy's own answer to a path that it refuses.
+    pub fn of_a_refused_path(method: &str, target: &str) -> Self {
+        let message = "The gateway refuses this path before it asks about the token. Send slashes as \
+                       they are, also those in the name of a model, and no `#`.";
+        Self {
+            method: method.to_owned(),
+            path: without_query(target).to_owned(),
+            outcome: "deny",
+            status: 400,
+            code: "path_not_accepted",
+            message: Some(message.to_owned()),
+            explanation: Explanation {
+                steps: Step::of_the_gateway(&Arrival::Refused).into_iter().collect(),
+                nearest: None,
+            },
+            model: None,
+        }
+    }
+}
+
 impl Evidence<'_> {
     /// Words `decision`, which must be based on this evidence.
     pub fn verdict(&self, decision: &Decision) -> Verdict {
@@ -48,6 +74,11 @@ impl Evidence<'_> {
             status: answer::status(decision, self.api_style()),
             code: decision.code(),
             message: decision.denial().map(|denial| {
+                if denial.refusal == Refusal::NoModel(NoModel::NotShown) && self.body.is_none() {
+                    return "No model was named: enter the one that the client sends. The answer \
+                            depends on it."
+                        .to_owned();
+                }
                 let model = self.model();
                 let model = model.as_ref().map(ModelName::as_str);
                 wording::message(denial, &self.message_context(model))

@@ -132,15 +132,23 @@ pub(super) fn subprotocols(value: &str) -> impl Iterator<Item = &str> {
 pub fn behind_scheme<'a>(value: &'a str, sources: &TokenSources) -> Result<&'a str, NotAToken> {
     match memchr(b' ', value.as_bytes()) {
         Some(space) if sources.accept_scheme(&value[..space]) => Ok(&value[space + 1..]),
+        Some(_) if is_quoted(value) => Err(NotAToken::Quoted),
         Some(_) => Err(NotAToken::OtherScheme),
         None if value.is_empty() || sources.accept_scheme(value) => Err(NotAToken::Blank),
         None => Err(NotAToken::NoScheme),
     }
 }
 
+/// Returns whether a text begins or ends with a quotation mark, of which a token has none.
+fn is_quoted(text: &str) -> bool {
+    const MARKS: [char; 7] = ['"', '\'', '`', '“', '”', '‘', '’'];
+    text.starts_with(MARKS) || text.ends_with(MARKS)
+}
+
 impl NotAToken {
     /// Classifies a text whose form says that it cannot be a token. Returns `None` for a text that
-    /// begins like a token: its sender must not learn whether it was mistyped, cut or forged.
+    /// begins like a token: its sender must not learn whether it was mistyped, cut or forged. Quotation
+    /// marks around it, or a text without any part of a secret, say nothing about that.
     fn of(text: &str, tokens: &Tokens) -> Option<Self> {
         const VENDORS: [&str; 8] =
             ["sk-", "sk_", "gsk_", "AIza", "hf_", "xai-", "ghp_", "github_pat_"];
@@ -149,6 +157,10 @@ impl NotAToken {
         let begins = |beginnings: &[&str]| beginnings.iter().any(|it| text.starts_with(it));
         if text.is_empty() || text.contains([' ', '\t']) {
             Some(Self::Blank)
+        } else if is_quoted(text) {
+            Some(Self::Quoted)
+        } else if tokens.is_a_beginning(text) {
+            Some(Self::Beginning)
         } else if tokens.has_our_prefix(text) {
             None
         } else if begins(&["$", "{{", "%", "<"]) {
@@ -278,6 +290,19 @@ mod tests {
             ("Bearer sk-proj-1".to_owned(), not(NotAToken::ForeignKey)),
             ("Bearer eyJhbGciOiJSUzI1NiJ9.e30.AA".to_owned(), not(NotAToken::Jwt)),
             ("Bearer ${PAT}".to_owned(), not(NotAToken::Variable)),
+            (format!("Bearer \"{token}\""), not(NotAToken::Quoted)),
+            (format!("Bearer '{token}'"), not(NotAToken::Quoted)),
+            (format!("Bearer “{token}”"), not(NotAToken::Quoted)),
+            (format!("Bearer {token}\""), not(NotAToken::Quoted)),
+            ("Bearer \"\"".to_owned(), not(NotAToken::Quoted)),
+            ("Bearer '$PAT'".to_owned(), not(NotAToken::Quoted)),
+            (format!("\"Bearer {token}\""), not(NotAToken::Quoted)),
+            (format!("Bearer {}", &token[..27]), not(NotAToken::Beginning)),
+            (format!("Bearer {}…", &token[..27]), not(NotAToken::Beginning)),
+            (format!("Bearer {}...", &token[..27]), not(NotAToken::Beginning)),
+            // One character of the secret more, or one of the id less.
+            (format!("Bearer {}", &token[..28]), Refusal::InvalidToken),
+            (format!("Bearer {}", &token[..26]), Refusal::InvalidToken),
             (format!("Bearer {of_another}"), not(NotAToken::OtherPrefix)),
             (format!("Bearer {forged}"), Refusal::InvalidToken),
             (format!("Bearer {}", &token[..20]), Refusal::InvalidToken),

@@ -12,8 +12,9 @@ use crate::{
 pub fn no_model(why: NoModel, shown: usize) -> Cow<'static, str> {
     let text = match why {
         NoModel::NotShown => {
-            "No body was shown to authorization: send one that names the model. If you did, the \
-             gateway must set `with_request_body` with `pack_as_bytes` on this route."
+            "No body arrived: send one that names the model. If you did send one, ask the operator \
+             of the gateway: it must show bodies to authorization (in Envoy, `with_request_body` \
+             with `pack_as_bytes`)."
         }
         NoModel::Cut => return too_long(shown).into(),
         NoModel::Encoded => {
@@ -33,6 +34,12 @@ pub fn no_model(why: NoModel, shown: usize) -> Cow<'static, str> {
         NoModel::MalformedJson { at } => {
             return format!(
                 "The body is not one well-formed JSON object in UTF-8 (near byte {at})."
+            )
+            .into();
+        }
+        NoModel::UnfinishedJson { at } => {
+            return format!(
+                "The body ends after {at} bytes, before its JSON object does: send all of it."
             )
             .into();
         }

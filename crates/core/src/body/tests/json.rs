@@ -233,6 +233,35 @@ fn a_malformed_body_is_malformed_somewhere() {
         };
         assert_eq!(body.model(BodyForm::Json), Err(NoModel::MalformedJson { at }), "{text}");
     }
+    let of = |text: &'static str| Body {
+        bytes: text.as_bytes(),
+        partial: Some("false"),
+        ..Default::default()
+    };
+    // A text that ends early is not malformed at its last byte.
+    for text in [
+        "{",
+        "{\"model",
+        "{\"model\"",
+        "{\"model\":",
+        "{\"model\": ",
+        "{\"model\":\"m",
+        "{\"model\":\"m\\u00",
+        "{\"model\":\"m\"",
+        "{\"model\":\"m\",",
+        "{\"model\":nul",
+        "{\"model\":[",
+        "{\"a\":-",
+        "{\"a\":1.",
+        "{\"a\":[1",
+    ] {
+        let read = of(text).model(BodyForm::JsonOfAnyType);
+        assert_eq!(read, Err(NoModel::UnfinishedJson { at: text.len() }), "{text}");
+    }
+    for (text, at) in [("{\"model\":x", 10), ("{\"model\":tru}", 12), ("{\"model\":\"\n", 11)] {
+        let read = of(text).model(BodyForm::JsonOfAnyType);
+        assert_eq!(read, Err(NoModel::MalformedJson { at }), "{text}");
+    }
     let body = Body { bytes: b"{\"a\":\"\xff\"}", partial: Some("false"), ..Default::default() };
     assert_eq!(body.model(BodyForm::JsonOfAnyType), Err(NoModel::MalformedJson { at: 6 }));
 }

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     api::{MatchedRule, Method},
+    explain::{Arrival, arrival},
     principal::Principal,
     refusal::{MalformedPart, Refusal},
     request::{self, AuthRequest, without_query},
@@ -20,7 +21,20 @@ impl<'e> Walk<'e> {
         let refused = self.refusal == Some(Refusal::BadRequest(MalformedPart::Path));
         if let Some(found) = request::misspelling(self.evidence.target).filter(|_| refused) {
             let detail = format!("not in canonical form: {}", misspelt(found));
-            return failed("path", detail, None);
+            let nearest = match arrival(self.evidence.target) {
+                Arrival::Unchanged => None,
+                Arrival::Rewritten(target) => Some(format!(
+                    "the shipped Envoy merges slashes, resolves `.` and `..`, and decodes what needs \
+                     no escape, before it asks: give the path after that, `{}`",
+                    without_query(&target)
+                )),
+                Arrival::Refused => Some(
+                    "the shipped Envoy itself refuses such a path, with 400 and \
+                     `path_not_accepted`, and does not ask"
+                        .to_owned(),
+                ),
+            };
+            return failed("path", detail, nearest);
         }
         self.passed("path", "in canonical form, apart from the query");
         if self.evidence.authority.contains(',') {

@@ -36,7 +36,14 @@ impl<'e> Walk<'e> {
             })
         };
         let Some(domain) = self.evidence.domain else {
-            return failed("domain", format!("domain `{reference}` does not exist"), nearest());
+            let detail = match self.evidence.domain_may_be_hidden {
+                true => format!(
+                    "domain `{reference}` does not exist, or neither you nor the token may do \
+                     anything in it"
+                ),
+                false => format!("domain `{reference}` does not exist"),
+            };
+            return failed("domain", detail, nearest());
         };
         let grants = principal.grants_in(domain.id).filter(|_| principal.names(&reference));
         let Some(grants) = grants else {

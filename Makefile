@@ -8,7 +8,7 @@ FUZZ := --manifest-path fuzz/Cargo.toml
 SHELL_FILES = .ci/run $(shell find . -name '*.sh' -not -path './.*' -not -path './target/*')
 CONTAINER_FILES = $(shell find deploy -name Containerfile)
 
-.PHONY: help tools build check test client-test grpc-test page-test upgrade-test test-all alerts-test chart-test soak bench bench-large bench-check bench-build image image-test cluster-test mesh-test docs lint fuzz demo clean
+.PHONY: help tools build check test client-test grpc-test page-test upgrade-test test-all alerts-test chart-test procedures-test soak bench bench-large bench-check bench-build image image-test cluster-test mesh-test docs lint fuzz demo clean
 
 # For `make grpc-test`. The version is part of the file name, so a new version is built.
 GRPCURL_VERSION := v1.9.4
@@ -53,6 +53,8 @@ help:
 	@echo 'make alerts-test  check alerts, dashboard and runbook in a real Prometheus, which must be installed'
 	@echo 'make chart-test   render the Helm chart with Helm 3 and 4 and check the objects (T=sidecar: only some of'
 	@echo '                  the sets of values); needs Linux on x86_64'
+	@echo 'make procedures-test run the commands of the documents as they are written (T=rollout: only some);'
+	@echo '                  needs promtool'
 	@echo 'make soak         inject random faults for 10 minutes and judge every answer (MINUTES=…, SEED=…)'
 	@echo 'make bench        measure what a check costs, as a table in target/bench (BENCH_QUICK=1: a short trial;'
 	@echo '                  DOCS=1: write the table into docs/performance.md)'
@@ -125,6 +127,11 @@ chart-test: $(RELEASE)
 	@tools/install.sh chart
 	PYTHONPATH=$(CURDIR)/$(dir $(VENV))chart $(VENV)/python tests/chart/run.py $(T)
 
+# Starts its own servers. Each block of code in a document has a claim in tests/documents/claims.toml.
+procedures-test: tools $(RELEASE)
+	@tools/install.sh chart
+	$(VENV)/python tests/documents/run.py $(T)
+
 soak: tools
 	SOAK_SECONDS=$$(($(MINUTES) * 60)) SOAK_SEED=$(SEED) cargo test --locked --test integration -- soak::
 
@@ -185,6 +192,7 @@ lint:
 	$(VENV)/ruff format --check $(PYTHON_FILES)
 	$(VENV)/python tools/chart.py --check
 	$(VENV)/python tools/links.py
+	$(VENV)/python tests/documents/run.py --claims >/dev/null
 
 fuzz:
 	DECODER_CASES=$(CASES) cargo test --release --locked --lib -- \

@@ -335,19 +335,20 @@ def proxied(f: Follower) -> None:
 
     try:
         until("the page through nginx", lambda: "<form" in get("/sign-in"), lambda: get("/sign-in"))
-        # A client that claims to be many has one rate: ten sign-ins a minute, of its own address.
-        statuses = []
-        for number in range(12):
-            claimed = ("-H", f"x-forwarded-for: 192.0.2.{number}")
-            body = (
-                "--json",
-                '{"email":"nobody@example.org","password":"a wrong password, which is long"}',
+
+        # Ten sign-ins a minute for a client, each for another account: accounts have limits too.
+        def sign_in(number: int, *more: str) -> str:
+            account = (
+                f'{{"email":"nobody-{number}@example.org","password":"a wrong password, long"}}'
             )
             code = ("-o", "/dev/null", "-w", "%{http_code}")
-            statuses.append(get("/api/sessions", *claimed, *body, *code))
+            return get("/api/sessions", "--json", account, *code, *more)
+
+        # A client that claims to be many is one.
+        statuses = [sign_in(n, "-H", f"x-forwarded-for: 192.0.2.{n}") for n in range(12)]
         expect("429 at the end", statuses[-1] == "429" and statuses[0] == "401", statuses)
         # Another client behind the same proxy has a rate of its own: that is web.proxies.
-        other = get("/api/sessions", "--interface", "127.0.0.2", *body, *code)
+        other = sign_in(12, "--interface", "127.0.0.2")
         expect("401 for another client", other == "401", other)
     finally:
         nginx.terminate()

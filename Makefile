@@ -8,7 +8,7 @@ FUZZ := --manifest-path fuzz/Cargo.toml
 SHELL_FILES = .ci/run $(shell find . -name '*.sh' -not -path './.*' -not -path './target/*')
 CONTAINER_FILES = $(shell find deploy -name Containerfile)
 
-.PHONY: help tools build check test client-test grpc-test page-test upgrade-test test-all alerts-test chart-test procedures-test soak bench bench-large bench-check bench-build image image-test cluster-test mesh-test docs lint fuzz demo clean
+.PHONY: help tools build check test client-test grpc-test page-test upgrade-test test-all alerts-test chart-test procedures-test machines-test soak bench bench-large bench-check bench-build image image-test cluster-test mesh-test docs lint fuzz demo clean
 
 # For `make grpc-test`. The version is part of the file name, so a new version is built.
 GRPCURL_VERSION := v1.9.4
@@ -55,6 +55,7 @@ help:
 	@echo '                  the sets of values); needs Linux on x86_64'
 	@echo 'make procedures-test run the commands of the documents as they are written (T=rollout: only some);'
 	@echo '                  needs promtool'
+	@echo 'make machines-test run what deploy/machines ships and says, as the units of systemd say; needs root'
 	@echo 'make soak         inject random faults for 10 minutes and judge every answer (MINUTES=…, SEED=…)'
 	@echo 'make bench        measure what a check costs, as a table in target/bench (BENCH_QUICK=1: a short trial;'
 	@echo '                  DOCS=1: write the table into docs/performance.md)'
@@ -119,9 +120,10 @@ test-all: tools $(GRPCURL)
 	GRPCURL=$(CURDIR)/$(GRPCURL) PREVIOUS_PATGATE=$(CURDIR)/$(PREVIOUS) TESTED_CLIENTS=all cargo test --locked
 
 # Alone: alerts about time would be about the other tests.
-alerts-test: tools
+alerts-test: tools $(RELEASE)
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { echo 'make alerts-test: prometheus or promtool is missing. Debian and Ubuntu: apt-get install prometheus; others: https://prometheus.io/download' >&2; exit 1; }
 	TESTED_ALERTS=all cargo test --locked --test integration -- alerts::
+	$(VENV)/python tests/alerts/run.py
 
 chart-test: $(RELEASE)
 	@tools/install.sh chart
@@ -131,6 +133,10 @@ chart-test: $(RELEASE)
 procedures-test: tools $(RELEASE)
 	@tools/install.sh chart
 	$(VENV)/python tests/documents/run.py $(T)
+
+# In namespaces of its own; needs root, and nginx, logrotate and systemd-analyze.
+machines-test: tools $(RELEASE)
+	$(VENV)/python tests/machines/run.py
 
 soak: tools
 	SOAK_SECONDS=$$(($(MINUTES) * 60)) SOAK_SEED=$(SEED) cargo test --locked --test integration -- soak::
@@ -193,6 +199,7 @@ lint:
 	$(VENV)/python tools/chart.py --check
 	$(VENV)/python tools/links.py
 	$(VENV)/python tests/documents/run.py --claims >/dev/null
+	$(VENV)/python tests/machines/run.py --units
 
 fuzz:
 	DECODER_CASES=$(CASES) cargo test --release --locked --lib -- \

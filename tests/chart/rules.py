@@ -497,7 +497,7 @@ def families(objects, values):
 
 @rule
 def jobs(objects, values):
-    """The alerts are about the job that the ServiceMonitor of the replicas makes, and no other."""
+    """The alerts are about the jobs of the ServiceMonitors, and about that of `patgate sync`."""
     for item in objects:
         name = values.get("metrics", {}).get("job") or values.get("fullnameOverride", RELEASE)
         if item["kind"] == "ServiceMonitor":
@@ -511,7 +511,7 @@ def jobs(objects, values):
                 yield f"{label(item)} makes the job {made}"
         if item["kind"] == "PrometheusRule":
             rule_values = values["metrics"]["prometheusRule"]
-            known = {name, rule_values.get("envoyJob", "envoy")}
+            known = {name, f"{name}-admin", f"{name}-sync", rule_values.get("envoyJob", "envoy")}
             text = json.dumps(item["spec"]["groups"])
             used = set(re.findall(r'job=~?\\"([^"\\]*)\\"', text))
             if used != known:

@@ -198,6 +198,7 @@ fn main() -> ExitCode {
         cli::check::a_replica_is_asked_and_compared,
         cli::check::a_replica_that_softens_is_compared_by_its_verdict,
         cli::connect::postgres_and_feed_are_tried,
+        cli::connect::a_silent_service_is_waited_for_with_a_word,
         cli::connect::what_self_service_needs_is_tried,
         cli::connect::a_credential_that_the_ring_cannot_open_is_named,
         cli::demo::a_domain_and_a_token_made_by_commands_work,
@@ -210,6 +211,7 @@ fn main() -> ExitCode {
         cli::keyring::a_ring_that_others_may_write_is_not_used,
         cli::memory::is_in_no_core_dump,
         cli::revocation::a_leaked_token_is_revoked_by_its_text,
+        cli::revocation::leaked_tokens_are_found_in_any_text,
         cli::revocation::tokens_are_revoked_in_bulk,
         bulk::revocations_and_rotations_do_not_deadlock,
         cli::self_service::an_invitation_is_printed_once,
@@ -618,6 +620,7 @@ fn main() -> ExitCode {
         decision_log::a_full_queue_holds_up_nobody,
         decision_log::a_log_that_cannot_be_written_holds_up_nobody,
         decision_log::a_renamed_file_is_let_go,
+        decision_log::a_file_that_cannot_be_opened_again_is_reported,
         decision_log::goes_to_standard_output_and_is_finished_at_the_end,
         decision_log::why_finds_a_request,
         decision_log::a_report_counts_what_would_be_denied,
@@ -701,6 +704,7 @@ fn main() -> ExitCode {
             alerts::rules_and_their_tests_pass_promtool,
             alerts::the_page_of_metrics_passes_promtool,
             alerts::commands::of_the_runbook_succeed,
+            alerts::commands::the_filter_of_the_runbook_blocks_an_address,
             alerts::each_fires_for_its_event_and_for_nothing_else,
         ]);
     }

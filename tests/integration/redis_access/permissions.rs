@@ -73,7 +73,9 @@ pub(crate) async fn the_documented_users_are_enough_and_no_more_is_needed(suite:
         let user = words[2].clone();
         let (asks, command) = match &*user {
             "patgate-admin" => (cli.clone(), "config check --admin --connect"),
-            "patgate-web" => (site.with_all(&[&url(&user)]), "config check --self-service --connect"),
+            "patgate-web" => {
+                (site.with_all(&[&url(&user)]), "config check --self-service --connect")
+            }
             "patgate-relay" => (server.with_all(&[&url(&user)]).with_all(&relay), CHECK),
             _ => (server.with_all(&[&url(&user)]), CHECK),
         };

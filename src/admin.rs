@@ -43,10 +43,11 @@ pub use crate::admin::store::{
     BackendChanges, BackendKind, BackendName, BackendSummary, BackendUrl, CreatedToken,
     CredentialNote, Description, DisplayName, DomainChanges, DomainDetails, DomainModel,
     DomainSummary, Email, EntityId, Error as StoreError, Expiry, Identity, InvalidText, Issuer,
-    KeyUse, ListedModel, NewDomain, NewModels, NewScope, NewToken, NewUser, ObjectKind, Policy,
-    PolicyChanges, Provider, ProviderDetails, RenewedInstallation, Replica, RevokedToken, Role,
-    RoleName, Rotation, Scope, ScopeError, Subject, Token, TokenDetails, TokenFilter, TokenGroup,
-    TokenLongest, TokenName, TokenStatus, User, UserDetails, UserRef, UserRole, UserSession,
+    KeyUse, LeakedTokens, ListedModel, NewDomain, NewModels, NewScope, NewToken, NewUser,
+    ObjectKind, Policy, PolicyChanges, Provider, ProviderDetails, RenewedInstallation, Replica,
+    RevokedToken, Role, RoleName, Rotation, Scope, ScopeError, Subject, Token, TokenDetails,
+    TokenFilter, TokenGroup, TokenLongest, TokenName, TokenStatus, User, UserDetails, UserRef,
+    UserRole, UserSession,
 };
 use crate::{
     admin::store::{Committed, Store},

@@ -328,14 +328,26 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
         || error.is::<keyring::NoSuchKey>()
         || matches!(
             administered,
-            Some(admin::Error::Store(StoreError::NotFound { .. }) | admin::Error::NotSigned)
+            Some(
+                admin::Error::Store(StoreError::NotFound { .. })
+                    | admin::Error::NotSigned
+                    | admin::Error::NoneFound
+            )
         )
     {
         NOT_FOUND
     } else if error.is::<doctor::Unsound>()
         || error.is::<routes::SomeRefused>()
         || matches!(administered, Some(admin::Error::Store(StoreError::Denied(_))))
-        || matches!(schema, Some(SchemaError::Denied(_) | SchemaError::MayNotMigrate(_)))
+        || matches!(
+            schema,
+            Some(
+                SchemaError::Denied(_)
+                    | SchemaError::MayNotMigrate(_)
+                    | SchemaError::NoMigrator { .. }
+                    | SchemaError::KeysOff { .. }
+            )
+        )
     {
         DENIED
     } else {

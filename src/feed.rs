@@ -13,7 +13,8 @@ mod recording;
 mod relay;
 
 pub(crate) use self::{
-    lease::Lease, listener::notifications_arrive, reader::FeedReader, relay::Relay,
+    lease::Lease, listener::notifications_arrive, reader::FeedReader, recording::triggers_off,
+    relay::Relay,
 };
 
 /// What to say if `feed.url` leads through a connection pooler in transaction mode.

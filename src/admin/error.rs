@@ -15,11 +15,13 @@ pub enum Error {
     #[error("this needs the key ring, and the service was started without one")]
     NoKeyRing,
     #[error(
-        "no key of this key ring signed this text: it is not a token, or it was cut short, or its \
-         prefix is not in token.prefixes, or the replicas have another key ring. If you know the \
-         token's id, `patgate token revoke TOKEN_ID` needs no key"
+        "the text holds no token that a key of this key ring signed: there is none, or its prefix is \
+         not in token.prefixes, or it is broken over lines or encoded, or the replicas have another \
+         key ring. If you know the token's id, `patgate token revoke TOKEN_ID` needs no key"
     )]
     NotSigned,
+    #[error("no token was revoked")]
+    NoneFound,
     #[error("the operating system has no random numbers: {0}")]
     NoRandomNumbers(#[from] getrandom::Error),
     #[error(transparent)]

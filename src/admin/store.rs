@@ -52,7 +52,7 @@ pub use self::{
     policy::{Policy, PolicyChanges, TokenLongest},
     providers::{Identity, Provider, ProviderDetails},
     replicas::Replica,
-    revocation::{RevokedToken, TokenGroup},
+    revocation::{LeakedTokens, RevokedToken, TokenGroup},
     roles::Role,
     rotation::Rotation,
     scopes::{NewScope, Scope, ScopeError},

@@ -1,10 +1,17 @@
 //! Tokens and their scopes.
 
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
 use super::{
-    Admin, CreatedToken, Error, NewScope, NewToken, Outcome, RevokedToken, Rotation, Scope, Token,
-    TokenDetails, TokenFilter, TokenGroup, Warning,
+    Admin, CreatedToken, Error, LeakedTokens, NewScope, NewToken, Outcome, RevokedToken, Rotation,
+    Scope, Token, TokenDetails, TokenFilter, TokenGroup, Warning,
 };
-use crate::{admin::store::Committed, token::TokenId};
+use crate::{
+    admin::store::Committed,
+    token::{TokenId, VerifiedToken},
+};
 
 impl Admin {
     /// Creates a token. The outcome holds its plaintext, which cannot be read again.
@@ -81,15 +88,25 @@ impl Admin {
         Ok(self.complete(self.store.revoke_token(id).await?).await)
     }
 
-    /// Revokes the token whose plaintext was found. Nothing but the text is needed, so a person who
-    /// finds a leaked token can stop it.
+    /// Revokes all tokens whose plaintext is in a text, such as a line of a log. Nothing but the text
+    /// is needed, so a person who finds a leaked token can stop it.
     ///
     /// # Errors
     ///
-    /// If no key of the ring has signed the text, or the token does not exist.
-    pub async fn revoke_plaintext(&self, plain: &str) -> Result<Outcome<RevokedToken>, Error> {
-        let token = self.keys()?.tokens.verify(plain).ok_or(Error::NotSigned)?;
-        Ok(self.complete(self.store.revoke_verified_token(&token).await?).await)
+    /// If the text holds no token, whole or cut short, that a key of the ring has signed.
+    pub async fn revoke_tokens_in(&self, text: &[u8]) -> Result<Outcome<LeakedTokens>, Error> {
+        let found = self.keys()?.tokens.search(text);
+        if found.whole.is_empty() && found.cut_short.is_empty() {
+            return Err(Error::NotSigned);
+        }
+        let revoked = self.store.revoke_verified_tokens(&found.whole).await?;
+        let outcome = self.complete(revoked).await;
+        Ok(outcome.map(|revoked| {
+            let ids: HashSet<Uuid> = revoked.iter().map(|token| token.id).collect();
+            let signed = found.whole.iter().map(VerifiedToken::id);
+            let absent = signed.filter(|id| !ids.contains(&id.0)).collect();
+            LeakedTokens { revoked, absent, cut_short: found.cut_short }
+        }))
     }
 
     /// Warns if the tokens of a group are those of the key that signs new ones. Says nothing without a

@@ -166,8 +166,10 @@ fn in_short(error: &SchemaError) -> &'static str {
         SchemaError::MayAdminister { .. } => {
             "the login may administer patgate; it must be a member of patgate_serve only"
         }
-        SchemaError::MayNotMigrate(_) | SchemaError::Locked(_) | SchemaError::Migrate(_) => {
-            "the schema cannot be used"
-        }
+        SchemaError::MayNotMigrate(_)
+        | SchemaError::NoMigrator { .. }
+        | SchemaError::KeysOff { .. }
+        | SchemaError::Locked(_)
+        | SchemaError::Migrate(_) => "the schema cannot be used",
     }
 }

@@ -32,6 +32,11 @@ use crate::{
     telemetry::{Metrics, ReloadResult},
 };
 
+/// The replicas that run have the ring in memory. To take up a new one refuses every token, so the log
+/// does not mention it.
+const TO_DO: &str = "bring back the ring of this installation: a copy from another replica, an \
+                     operator or a backup. Make no new key, and restart no replica until then";
+
 /// A ring, or why the file is none.
 type ReadRing = Result<KeyRing, String>;
 
@@ -76,12 +81,18 @@ impl RingReloader {
         if let Some(id) = self.ring.namesake_in(ring) {
             return Err(format!(
                 "it has no key of the ring in force, and its key `{id}` has the name of one and another \
-                 secret: bring the ring of this installation, or make a key with a new name; if the \
-                 ring in force is the wrong one, restart this replica"
+                 secret, so it is the ring of another installation. A ring that is meant to replace the \
+                 one in force needs keys with other names; if the ring in force is the wrong one, \
+                 restart this replica"
             ));
         }
         match RingFit::read(&stores.postgres, ring).await {
-            Ok(fit) => fit.objection().map_or(Ok(()), |why| Err(why.to_owned())),
+            Ok(fit) if fit.objection().is_some() => Err(
+                "it has no key of the ring in force and has signed none of the live tokens, so it would \
+                 refuse all of them"
+                    .to_owned(),
+            ),
+            Ok(_) => Ok(()),
             Err(error) => Err(format!(
                 "it has no key of the ring in force, and cannot be compared with the live tokens: \
                  {error}"
@@ -110,6 +121,7 @@ impl RingReloader {
         self.metrics.reloaded_ring(ReloadResult::Refused);
         tracing::error!(
             why,
+            to_do = TO_DO,
             ring = ?names_of(&self.ring),
             "key ring not reloaded; the previous one stays in force, and keys that were to be removed \
              with it",
@@ -131,7 +143,7 @@ impl WatchedFiles for RingReloader {
 
     fn reader(&self) -> impl FnOnce() -> ReadRing + Send + 'static {
         let path = self.path.clone();
-        move || reread_keyring(&path).map_err(|error| error.to_string())
+        move || reread_keyring(&path).map_err(|error| error.while_serving())
     }
 
     fn unreadable(&self, why: &str) -> ReadRing {

@@ -1,11 +1,16 @@
 //! `patgate role …`
 
+use std::str::FromStr;
+
 use super::{domain_ref, output::Output, session::Session};
 use crate::{
     admin::{Role, RoleName, UserRef},
     domain::DomainRef,
-    operation::Operation,
+    operation::{Operation, OperationSet},
 };
+
+/// Every operation of the vocabulary.
+const ALL: &str = "all";
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -16,9 +21,9 @@ pub(super) enum Command {
         domain: DomainRef,
         /// The role's name
         role: RoleName,
-        /// The operations that it permits, such as `llm_read,llm_chat_completions`
+        /// The operations that it permits, such as `llm_read,llm_chat_completions`; or `all`
         #[arg(long = "operation", value_name = "OPERATION", value_delimiter = ',')]
-        operations: Vec<Operation>,
+        operations: Vec<Operations>,
     },
     /// Lists the roles of a domain
     List {
@@ -49,9 +54,9 @@ pub(super) enum Command {
         domain: DomainRef,
         /// The role's name
         role: RoleName,
-        /// The operations to add
+        /// The operations to add; or `all`
         #[arg(required = true, value_name = "OPERATION", value_delimiter = ',')]
-        operations: Vec<Operation>,
+        operations: Vec<Operations>,
     },
     /// Removes operations from a role
     Revoke {
@@ -60,9 +65,9 @@ pub(super) enum Command {
         domain: DomainRef,
         /// The role's name
         role: RoleName,
-        /// The operations to remove
+        /// The operations to remove; or `all`
         #[arg(required = true, value_name = "OPERATION", value_delimiter = ',')]
-        operations: Vec<Operation>,
+        operations: Vec<Operations>,
     },
     /// Manages the members of a role
     #[command(subcommand)]
@@ -93,12 +98,39 @@ pub(super) enum MemberCommand {
     },
 }
 
+/// An operation, or `all`, as `patgate role list` prints a role that has every operation.
+#[derive(Clone)]
+pub(super) enum Operations {
+    All,
+    One(Operation),
+}
+
+impl FromStr for Operations {
+    type Err = <Operation as FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == ALL { Ok(Self::All) } else { text.parse().map(Self::One) }
+    }
+}
+
+fn each(named: &[Operations]) -> Vec<Operation> {
+    let wanted: OperationSet = named
+        .iter()
+        .flat_map(|named| match named {
+            Operations::All => Operation::ALL,
+            Operations::One(operation) => std::slice::from_ref(operation),
+        })
+        .copied()
+        .collect();
+    wanted.iter().collect()
+}
+
 pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<()> {
     let admin = session.admin().await?;
     let out = session.out;
     match command {
         Command::Create { domain, role, operations } => {
-            let outcome = admin.create_role(&domain, &role, &operations).await?;
+            let outcome = admin.create_role(&domain, &role, &each(&operations)).await?;
             session.report(outcome, &format!("created role {role} in domain {domain}"))
         }
         Command::List { domain } => out.list(
@@ -115,12 +147,14 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
             session.report(outcome, &format!("deleted role {role} of domain {domain}"))
         }
         Command::Grant { domain, role, operations } => {
+            let operations = each(&operations);
             let outcome = admin.grant_operations(&domain, &role, &operations).await?;
             let words = words(&operations);
             let done = format!("role {role} of domain {domain} permits {words}");
             show(out, &session.changed(outcome, &done, admin.role(&domain, &role)).await?)
         }
         Command::Revoke { domain, role, operations } => {
+            let operations = each(&operations);
             let outcome = admin.revoke_operations(&domain, &role, &operations).await?;
             let words = words(&operations);
             let done = format!("role {role} of domain {domain} no longer permits {words}");
@@ -152,11 +186,14 @@ fn show(out: Output, role: &Role) -> anyhow::Result<()> {
 pub(super) fn summary(role: &Role) -> String {
     match role.operations.len() {
         0 => "none".to_owned(),
-        all if all == Operation::ALL.len() => "all".to_owned(),
+        all if all == Operation::ALL.len() => ALL.to_owned(),
         _ => role.operations.join(" "),
     }
 }
 
 fn words(operations: &[Operation]) -> String {
+    if operations.len() == Operation::ALL.len() {
+        return ALL.to_owned();
+    }
     operations.iter().map(|operation| operation.as_str()).collect::<Vec<_>>().join(" ")
 }

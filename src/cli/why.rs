@@ -31,11 +31,13 @@ pub(super) struct Arguments {
 /// The log holds no decision about the request.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no decision about request {request_id} among {decisions} in this log. It may still have been \
-     decided: allows are sampled (decision_log.sample_allows), {repeated} denials repeated others \
-     and were only counted (decision_log.repeats_per_second), {omitted} records were left out or \
-     dropped according to this log, each replica writes its own log, and {not_json} lines were not \
-     JSON"
+    "no decision about request {request_id} among {decisions} in this log. Look it up in Envoy's \
+     access log first: only if `outcome` is `deny` there, patgate refused it. With `allow`, the backend \
+     or Envoy answered; without `outcome`, Envoy got no answer from patgate or did not ask it. A \
+     decision may also be missing here: allows are sampled (decision_log.sample_allows), {repeated} \
+     denials repeated others and were only counted (decision_log.repeats_per_second), {omitted} records \
+     were left out or dropped according to this log, each replica writes its own log, and {not_json} \
+     lines were not JSON"
 )]
 pub(super) struct NotLogged {
     request_id: String,

@@ -10,6 +10,10 @@ use crate::{
 };
 
 const OTHERS_READ: u32 = 0o004;
+/// What to do about a ring that is not there. A new ring would refuse every token that there is.
+const ABSENT: &str = "If this installation has tokens, bring a copy of its ring, from a replica, an \
+                      operator or a backup. Only for a new installation, `patgate keyring new` \
+                      makes the first key";
 
 /// Why there is no key ring. The error names the file and never shows its content.
 #[derive(Debug, thiserror::Error)]
@@ -18,16 +22,30 @@ pub enum KeyRingFileError {
     #[error("no key ring: set keyring_file (PATGATE_KEYRING_FILE) to its path")]
     Unset,
     #[error(
-        "key ring {path}: the file does not exist; keyring_file (PATGATE_KEYRING_FILE) names it, \
-         and `patgate keyring new` makes the first key of a new ring"
+        "key ring {path}: the file does not exist; keyring_file (PATGATE_KEYRING_FILE) names it. \
+         {ABSENT}"
     )]
     Missing { path: String },
+    #[error("key ring {path}: no key. {ABSENT}")]
+    Empty { path: String },
     #[error("key ring {path}: {error}")]
     Unreadable { path: String, error: io::Error },
     #[error("key ring {path}: {why}; a user who can write the keys can make valid tokens")]
     Untrusted { path: String, why: UntrustedFile },
     #[error("key ring {path}: {error}")]
     Malformed { path: String, error: KeyRingError },
+}
+
+impl KeyRingFileError {
+    /// Returns the same for a replica that serves, and has the ring of this installation in memory:
+    /// there, a new key is never the answer.
+    pub(crate) fn while_serving(&self) -> String {
+        match self {
+            Self::Missing { path } => format!("key ring {path}: the file does not exist"),
+            Self::Empty { path } => format!("key ring {path}: no key"),
+            error => error.to_string(),
+        }
+    }
 }
 
 /// Reads and parses a key-ring file.
@@ -51,8 +69,11 @@ pub(crate) fn reread_keyring(path: &Path) -> Result<KeyRing, KeyRingFileError> {
 }
 
 fn parse(path: &Path, text: &str) -> Result<KeyRing, KeyRingFileError> {
-    KeyRing::parse(text)
-        .map_err(|error| KeyRingFileError::Malformed { path: path.display().to_string(), error })
+    let path = || path.display().to_string();
+    KeyRing::parse(text).map_err(|error| match error {
+        KeyRingError::Empty => KeyRingFileError::Empty { path: path() },
+        error => KeyRingFileError::Malformed { path: path(), error },
+    })
 }
 
 /// Returns the text of a key-ring file, after checking the file itself.

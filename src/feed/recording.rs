@@ -7,8 +7,20 @@ use sqlx::{Row, postgres::PgRow};
 
 use crate::{
     freshness::{Triggers, TriggersOff},
+    postgres::{self, PostgresSettings},
     snapshot::Xid,
 };
+
+/// Returns which triggers are off, as `config check --connect` asks; `None` if all are on, or if
+/// Postgres does not say.
+pub(crate) async fn triggers_off(settings: &PostgresSettings) -> Option<TriggersOff> {
+    let mut connection = postgres::connect_one(settings).await.ok()?;
+    let asked = sqlx::query_scalar("SELECT off FROM patgate.recording()").persistent(false);
+    let off: Option<String> = asked.fetch_one(&mut *connection).await.ok()?;
+    // An error on closing says nothing about the result.
+    let _ = connection.close().await;
+    off.map(|off| TriggersOff { off })
+}
 
 /// Reads the columns of `patgate.recording()`.
 ///

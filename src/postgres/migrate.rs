@@ -54,6 +54,36 @@ const SWITCH_ON: &str = "DO $$
         END LOOP;
     END $$";
 
+/// Enables the triggers of foreign keys, which only a superuser may do.
+const SWITCH_KEYS_ON: &str = "DO $$
+    DECLARE
+        own record;
+    BEGIN
+        FOR own IN
+            SELECT t.tgrelid::regclass AS relation, t.tgname
+            FROM pg_trigger t
+            JOIN pg_class c ON c.oid = t.tgrelid AND c.relnamespace = 'patgate'::regnamespace
+            WHERE t.tgisinternal AND t.tgenabled NOT IN ('O', 'A')
+                AND current_setting('is_superuser') = 'on'
+        LOOP
+            EXECUTE format('ALTER TABLE %s ENABLE TRIGGER %I', own.relation, own.tgname);
+        END LOOP;
+    END $$";
+
+/// The foreign keys whose triggers are off, and the statements that enable them.
+const KEYS_OFF: &str = "SELECT string_agg(DISTINCT format('%s.%s', c.relname, k.conname), ', '),
+           string_agg(format('ALTER TABLE %s ENABLE TRIGGER %I;', t.tgrelid::regclass, t.tgname),
+               ' ' ORDER BY c.relname, t.tgname)
+    FROM pg_trigger t
+    JOIN pg_class c ON c.oid = t.tgrelid AND c.relnamespace = 'patgate'::regnamespace
+    LEFT JOIN pg_constraint k ON k.oid = t.tgconstraint
+    WHERE t.tgisinternal AND t.tgenabled NOT IN ('O', 'A')";
+
+/// Whether the login lacks nothing but a role that exists: its name, if that is so.
+const NOT_A_MEMBER: &str = "SELECT quote_ident(current_user) FROM pg_roles r
+    WHERE r.rolname = 'patgate_migrate' AND to_regnamespace('patgate') IS NOT NULL
+        AND NOT pg_has_role(current_user, r.oid, 'MEMBER')";
+
 /// The outcome of [`migrate`].
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Migrated {
@@ -70,7 +100,8 @@ pub struct Migrated {
 ///
 /// # Errors
 ///
-/// If the login cannot migrate, the schema is too new, or a statement fails.
+/// If the login cannot migrate, the schema is too new, or a statement fails. Also if triggers of
+/// foreign keys are off and the login may not enable them; the rest is done then.
 pub async fn migrate(address: &Address) -> Result<Migrated, SchemaError> {
     migrate_with(&MIGRATIONS, address).await
 }
@@ -99,6 +130,14 @@ async fn migrate_once(
 ) -> Result<Migrated, SchemaError> {
     match try_to_migrate(migrations, connection).await {
         Err(SchemaError::Locked(_)) => Err(SchemaError::Locked(holders(connection).await)),
+        Err(SchemaError::MayNotMigrate(reason)) => {
+            let asked = sqlx::query_scalar(NOT_A_MEMBER).persistent(false);
+            let login: Option<String> = asked.fetch_optional(connection).await.ok().flatten();
+            Err(match login {
+                Some(login) => SchemaError::NoMigrator { login, reason },
+                None => SchemaError::MayNotMigrate(reason),
+            })
+        }
         outcome => outcome,
     }
 }
@@ -155,10 +194,19 @@ async fn try_to_migrate(
         .map_err(failed)?;
     accept(version)?;
     transaction.execute(sqlx::raw_sql("RESET ROLE")).await.map_err(failed)?;
+    transaction.execute(sqlx::raw_sql(SWITCH_KEYS_ON)).await.map_err(failed)?;
+    let keys_off: (Option<String>, Option<String>) = sqlx::query_as(KEYS_OFF)
+        .persistent(false)
+        .fetch_one(&mut *transaction)
+        .await
+        .map_err(failed)?;
     let known = migrations.iter().map(|migration| migration.version);
     let closed = closing::close(&mut transaction, &before, known).await.map_err(failed)?;
     transaction.commit().await.map_err(failed)?;
     closed.report();
+    if let (Some(keys), Some(statements)) = keys_off {
+        return Err(SchemaError::KeysOff { keys, statements });
+    }
     let applied = migrations
         .iter()
         .filter(|migration| !before.contains(&migration.version))

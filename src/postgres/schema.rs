@@ -70,6 +70,19 @@ pub enum SchemaError {
     )]
     MayNotMigrate(String),
     #[error(
+        "the login {login} cannot migrate this database ({reason}), because it is not a member of \
+         patgate_migrate. Run `patgate migrate` with the login that migrates; or, as a superuser or \
+         a login that may grant the role: GRANT patgate_migrate TO {login}"
+    )]
+    NoMigrator { login: String, reason: String },
+    #[error(
+        "the schema is up to date, and patgate's own triggers are on. But triggers of foreign keys \
+         are off ({keys}), and only a superuser can switch them on. Until then, deletions leave rows \
+         behind, and replicas do not trust the feed of changes. Run `patgate migrate` as a \
+         superuser, or as a superuser: {statements}"
+    )]
+    KeysOff { keys: String, statements: String },
+    #[error(
         "migrating: other sessions use a table, and waiting longer would delay all lookups{0}; end \
          those sessions, or run `patgate migrate` again later"
     )]

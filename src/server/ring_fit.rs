@@ -78,7 +78,8 @@ impl RingFit {
     pub(crate) fn objection(&self) -> Option<&'static str> {
         matches!(self, Self::Alien { .. }).then_some(
             "the key ring has signed none of the live tokens, so all of them would be refused; give \
-             this replica the key ring of the installation, or create the first token with this one",
+             this replica the key ring of the installation. Only if that ring was stolen or is lost \
+             for good, create the first token with this one",
         )
     }
 }

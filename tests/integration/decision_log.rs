@@ -348,6 +348,10 @@ pub(crate) async fn a_log_that_cannot_be_written_holds_up_nobody(suite: Arc<Suit
     }
     let failed = "patgate_decision_log_records_total{result=\"failed\"}";
     eventually("the loss to be counted", async || replica.metric(failed).await == 100).await;
+    let log = fs::read_to_string(suite.dir.path().join("patgate.log")).unwrap();
+    let line =
+        log.lines().find(|line| line.contains("the decision log cannot be written")).unwrap();
+    assert!(line.contains("decision_log.to") && line.contains("/dev/full"), "{line}");
 
     let cli = Cli::of(&world)
         .with("listen.grpc", "127.0.0.1:0")
@@ -355,6 +359,27 @@ pub(crate) async fn a_log_that_cannot_be_written_holds_up_nobody(suite: Arc<Suit
         .with("postgres.url", &suite.postgres_url("server", &world.database))
         .with("decision_log.to", "/not/there/decisions.log");
     cli.refused("serve", 1, "decision_log.to");
+}
+
+/// Its folder was removed, for example. The file that is open stays in use, and a metric says so.
+pub(crate) async fn a_file_that_cannot_be_opened_again_is_reported(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let folder = suite.dir.path().join(format!("{}.decisions", world.database));
+    let away = folder.with_extension("away");
+    fs::create_dir(&folder).unwrap();
+    let to = format!("decision_log.to={}", folder.join("current").display());
+    let process = process::serve(&world, &[&to, ALL[0], ALL[1], ALL[2]]).await;
+    let not_reopened = async || process.replica.metric("patgate_decision_log_not_reopened").await;
+    assert_eq!(not_reopened().await, 0);
+    fs::rename(&folder, &away).unwrap();
+    suite.stack.signal(&process.server, "HUP");
+    eventually("the failure to be counted", async || not_reopened().await == 1).await;
+    let log = fs::read_to_string(&process.server.log).unwrap();
+    let line = log.lines().find(|line| line.contains("cannot be opened again")).unwrap();
+    assert!(line.contains("decision_log.to"), "{line}");
+    fs::rename(&away, &folder).unwrap();
+    suite.stack.signal(&process.server, "HUP");
+    eventually("it to be over", async || not_reopened().await == 0).await;
 }
 
 pub(crate) async fn a_renamed_file_is_let_go(suite: Arc<Suite>) {
@@ -450,6 +475,7 @@ pub(crate) async fn why_finds_a_request(suite: Arc<Suite>) {
     let absent = format!("why not-there --log {path}");
     cli.refused(&absent, 3, "no decision about request not-there among 9");
     cli.refused(&absent, 3, "allows are sampled");
+    cli.refused(&absent, 3, "only if `outcome` is `deny` there");
     cli.refused(&absent, 3, "9 records were left out");
     cli.refused(&absent, 3, "1 lines were not JSON");
     cli.refused("why x --log /not/there", 1, "--log /not/there: ");

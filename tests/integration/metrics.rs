@@ -45,6 +45,7 @@ fn expected(with_relay: bool) -> BTreeSet<String> {
         "redis_dropped_writes_total",
         "unopened_credentials_total",
         "revocation_propagation_seconds_count",
+        "decision_log_not_reopened",
         "api_tables_refused",
         "key_ring_refused",
         "settings_refused",

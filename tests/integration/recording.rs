@@ -6,7 +6,7 @@ use patgate_testing::eventually;
 
 use crate::support::{
     Suite, Token, World,
-    cli::Cli,
+    cli::{Cli, found, server},
     fleet::{Fleet, MODELS, polls},
     process,
     relay::relayed,
@@ -136,6 +136,20 @@ pub(crate) async fn a_feed_without_triggers_is_not_trusted(suite: Arc<Suite>) {
     assert_eq!(still_off, 0);
     patient.turn("switched on again", (&token, MODELS), 200, 401).await;
     assert_eq!(off(&patient).await, 0);
+
+    // Those of a foreign key: a deletion would leave the scopes behind.
+    let key = "SELECT format('ALTER TABLE patgate.pats DISABLE TRIGGER %I', tgname)
+         FROM pg_trigger WHERE tgrelid = 'patgate.pats'::regclass AND tgisinternal LIMIT 1";
+    let key: String = sqlx::query_scalar(key).fetch_one(&world.postgres).await.unwrap();
+    world.sql(&key).await;
+    eventually("a foreign key to be missed", async || off(&patient).await == 1).await;
+    let log = fs::read_to_string(suite.dir.path().join("patgate.log")).unwrap();
+    assert!(log.contains("(foreign key) must be there"), "the log names it");
+    let (code, outcome, detail) = found(&server(&world), "postgres.url");
+    assert_eq!((code, &*outcome), (0, "warning"), "{detail}");
+    assert!(detail.contains("(foreign key)"), "{detail}");
+    Cli::of(&world).with("postgres.url", &owner).ok("migrate");
+    eventually("it to be on again", async || off(&patient).await == 0).await;
     patient.all_answer(&other, MODELS, 200).await;
 }
 

@@ -71,11 +71,11 @@ impl fmt::Display for KeyId {
 pub enum KeyRingError {
     #[error("a key id is 1 to 32 characters of a-z, 0-9 and -, and does not begin with -")]
     Id,
-    #[error("line {0}: expected `<key id>:<base64 of 32 bytes>`; `patgate keyring new` prints one")]
+    #[error("line {0}: expected `<key id>:<base64 of 32 bytes>`")]
     Line(usize),
     #[error("line {0}: this key id occurs twice")]
     Repeated(usize),
-    #[error("no key; `patgate keyring new` prints a line to put in")]
+    #[error("no key")]
     Empty,
     #[error("more than {MAX_KEYS} keys; drop the ones that no live token needs")]
     TooMany,

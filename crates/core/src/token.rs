@@ -4,7 +4,10 @@
 //! tag is the first 40 bits of D, and SHA-256(D) is what a store holds. So a mistyped or forged
 //! token is refused without a lookup, and a stolen store yields no working token.
 
-use std::fmt;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use hmac::Mac;
 use memchr::memchr_iter;
@@ -298,6 +301,38 @@ impl Tokens {
         })
     }
 
+    /// Finds the tokens in a text, such as a line of a log, each once, and the beginnings of tokens.
+    /// A whole token counts whatever stands before and behind it.
+    pub fn search(&self, text: &[u8]) -> FoundTokens {
+        let (mut whole, mut cut_short) = (BTreeMap::new(), BTreeSet::new());
+        for at in memchr_iter(b'_', text) {
+            let (before, rest) = text.split_at(at);
+            let id = rest.get(1..=ID_LEN).filter(|_| rest.get(1 + ID_LEN) == Some(&b'_'));
+            let Some(id) = id.and_then(base62::decode_u128) else { continue };
+            let id = TokenId(Uuid::from_u128(id));
+            let mut ours =
+                self.prefixes.0.iter().filter(|prefix| before.ends_with(prefix.as_bytes()));
+            let mut begins = false;
+            let found = ours.find_map(|prefix| {
+                begins = true;
+                let candidate = text.get(at - prefix.len()..at + REST_LEN)?;
+                self.verify(std::str::from_utf8(candidate).ok()?)
+            });
+            match found {
+                Some(token) => _ = whole.insert((id, *token.digest().as_bytes()), token),
+                None if begins && !has_length(&rest[2 + ID_LEN..]) => _ = cut_short.insert(id),
+                None => {}
+            }
+        }
+        for (id, _) in whole.keys() {
+            cut_short.remove(id);
+        }
+        FoundTokens {
+            whole: whole.into_values().collect(),
+            cut_short: cut_short.into_iter().collect(),
+        }
+    }
+
     /// Returns whether `text` begins with one of the prefixes.
     pub fn has_our_prefix(&self, text: &str) -> bool {
         let rest = |prefix: &String| text.strip_prefix(prefix.as_str());
@@ -324,6 +359,20 @@ impl Tokens {
         };
         Prefixes::new([prefix]).is_ok() && has_form(rest.as_bytes()) && !self.has_our_prefix(text)
     }
+}
+
+/// What [`Tokens::search`] found in a text, ordered by the ids.
+#[derive(Debug)]
+pub struct FoundTokens {
+    /// The tokens that a key of the ring signed.
+    pub whole: Vec<VerifiedToken>,
+    /// The ids of texts that begin as a token does and lack its end.
+    pub cut_short: Vec<TokenId>,
+}
+
+/// Returns whether a text is as long as what follows the id in a token.
+fn has_length(secret: &[u8]) -> bool {
+    secret.get(..SECRET_LEN + TAG_LEN).is_some_and(base62::is_base62)
 }
 
 /// Most texts that [`Tokens::found_in`] verifies.

@@ -1,5 +1,7 @@
 //! Revoking tokens: one, or all of a user, of a domain or of a key.
 
+use std::collections::HashMap;
+
 use serde_json::json;
 use sqlx::FromRow;
 use uuid::Uuid;
@@ -29,6 +31,10 @@ const LIVE_TOKENS: &str = "
            SELECT FROM patgate.pat_scopes s WHERE s.pat_id = p.id AND s.domain_id = $2))
       AND ($3::text IS NULL OR (key_id = $3 AND user_id <> $4))
     ORDER BY id FOR UPDATE";
+
+/// The digests of tokens, which are locked in the same order.
+const STORED_DIGESTS: &str = "
+    SELECT id, digest FROM patgate.pats WHERE id = ANY($1) ORDER BY id FOR UPDATE";
 
 /// Tokens that are revoked together: those of a user, with a scope in a domain, or signed by a key, or
 /// those to which all of this applies. Never all tokens.
@@ -95,6 +101,17 @@ pub struct RevokedToken {
     pub revoked_at: String,
 }
 
+/// What became of the tokens in a text.
+#[derive(Clone, Debug)]
+pub struct LeakedTokens {
+    /// The tokens that were revoked.
+    pub revoked: Vec<RevokedToken>,
+    /// The tokens that a key of the ring has signed and that are not stored.
+    pub absent: Vec<TokenId>,
+    /// The ids of texts that begin as a token does and lack its end.
+    pub cut_short: Vec<TokenId>,
+}
+
 impl Store {
     /// Revokes a token for good. A token that is revoked already keeps its time.
     ///
@@ -110,26 +127,49 @@ impl Store {
         change.finish(AuditAction::TokenRevoke, id, details, revoked).await
     }
 
-    /// Revokes a token whose text was verified, if exactly that token is stored.
+    /// Revokes tokens whose text was verified, each if exactly that token is stored. Those that are
+    /// revoked already keep their time.
     ///
     /// # Errors
     ///
-    /// If the token does not exist, or the one with this id has another secret.
-    pub(crate) async fn revoke_verified_token(
+    /// If Postgres cannot be used.
+    pub(crate) async fn revoke_verified_tokens(
         &self,
-        token: &VerifiedToken,
-    ) -> Result<Committed<RevokedToken>, Error> {
-        let mut tx = self.read().await?;
-        let stored: Option<Vec<u8>> = sql_scalar("SELECT digest FROM patgate.pats WHERE id = $1")
-            .bind(token.id().0)
-            .fetch_optional(&mut *tx)
-            .await?;
-        tx.commit().await?;
-        let stored = stored.and_then(|digest| digest.try_into().ok()).map(TokenDigest::from_bytes);
-        if stored.as_ref() != Some(token.digest()) {
-            return Err(Error::not_found(ObjectKind::Token, token.id()));
+        tokens: &[VerifiedToken],
+    ) -> Result<Committed<Vec<RevokedToken>>, Error> {
+        for _ in 1..ATTEMPTS {
+            match self.try_revoke_verified_tokens(tokens).await {
+                Err(Error::Deadlock) => {}
+                outcome => return outcome,
+            }
         }
-        self.revoke_token(token.id()).await
+        self.try_revoke_verified_tokens(tokens).await
+    }
+
+    async fn try_revoke_verified_tokens(
+        &self,
+        tokens: &[VerifiedToken],
+    ) -> Result<Committed<Vec<RevokedToken>>, Error> {
+        let mut change = self.bulk_change().await?;
+        let wanted: Vec<Uuid> = tokens.iter().map(|token| token.id().0).collect();
+        let stored: Vec<(Uuid, Vec<u8>)> =
+            sql_as(STORED_DIGESTS).bind(wanted).fetch_all(&mut *change.tx).await?;
+        let digests: HashMap<Uuid, TokenDigest> = stored
+            .into_iter()
+            .filter_map(|(id, digest)| Some((id, TokenDigest::from_bytes(digest.try_into().ok()?))))
+            .collect();
+        let is_stored = |token: &&VerifiedToken| digests.get(&token.id().0) == Some(token.digest());
+        let ids: Vec<Uuid> = tokens.iter().filter(is_stored).map(|token| token.id().0).collect();
+        let revoked = revoke(&mut change, &ids).await?;
+        let entries: Vec<NewAuditEntry> = revoked
+            .iter()
+            .map(|token| NewAuditEntry {
+                action: AuditAction::TokenRevoke,
+                object: token.id.to_string(),
+                details: json!({ "name": token.name, "email": token.owner }),
+            })
+            .collect();
+        change.finish_all(entries, revoked).await
     }
 
     /// Revokes all live tokens of a group.

@@ -1,6 +1,7 @@
 //! Where the lines of the decision log are written.
 
 use std::{
+    borrow::Cow,
     fs::{File, OpenOptions},
     io,
     os::unix::fs::OpenOptionsExt as _,
@@ -8,6 +9,9 @@ use std::{
 };
 
 use crate::{config::LogTo, telemetry::outlet::Outlet};
+
+/// The setting that says where the lines go, for messages.
+pub(super) const SETTING: &str = "decision_log.to";
 
 /// The file, or standard output, cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -42,15 +46,30 @@ impl Sink {
         })
     }
 
-    /// Opens the file again under its name. If that fails, the previous file stays in use.
-    pub(super) fn reopen(&mut self) {
-        let Self::File { path, file } = self else { return };
+    /// Opens the file again under its name. If that fails, the previous file stays in use. Returns
+    /// whether it did not fail.
+    pub(super) fn reopen(&mut self) -> bool {
+        let Self::File { path, file } = self else { return true };
         match append_to(path) {
-            Ok(opened) => file.replace(opened),
-            Err(error) => tracing::error!(
-                %error, path = %path.display(),
-                "the decision log cannot be opened again; the previous file stays in use",
-            ),
+            Ok(opened) => {
+                file.replace(opened);
+                true
+            }
+            Err(error) => {
+                tracing::error!(
+                    %error, setting = SETTING, path = %path.display(),
+                    "the decision log cannot be opened again; the previous file stays in use",
+                );
+                false
+            }
+        }
+    }
+
+    /// Returns where it writes, for a message.
+    pub(super) fn name(&self) -> Cow<'_, str> {
+        match self {
+            Self::Stdout(_) => Cow::Borrowed("standard output"),
+            Self::File { path, .. } => path.to_string_lossy(),
         }
     }
 

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use super::{
     LogState, WriterMessage,
     line::{OmittedSummary, rfc3339},
-    sink::Sink,
+    sink::{SETTING, Sink},
 };
 use crate::{
     clock::{self, WallClock},
@@ -104,7 +104,7 @@ impl DecisionLogWriter {
                 }
             }
             if self.shared.reopen.swap(false, AcqRel) {
-                self.sink.reopen();
+                self.metrics.reopened_decision_log(self.sink.reopen());
             }
             if !batch.text.is_empty() {
                 let written = self.sink.write(&batch.text);
@@ -141,7 +141,10 @@ impl DecisionLogWriter {
         match written {
             Ok(()) if !well => tracing::info!("the decision log is written again"),
             Err(error) if well => {
-                tracing::error!(%error, "the decision log cannot be written; records are lost");
+                tracing::error!(
+                    %error, setting = SETTING, path = %self.sink.name(),
+                    "the decision log cannot be written; records are lost",
+                );
             }
             _ => {}
         }

@@ -8,12 +8,19 @@ mod postgres;
 mod redis;
 mod self_service;
 
+use std::{pin::pin, time::Duration};
+
 use serde::Serialize;
+use tokio::time::timeout;
 
 use crate::{
-    cli::output::Output,
+    cli::output::{Output, complain},
     config::{Config, ConfigPurpose},
 };
+
+/// Services that are well answer within this time. After it, the command says that it still tries.
+const UNUSUAL: Duration = Duration::from_secs(3);
+const SLOW: &str = "still trying: a service does not answer; this can take 40 seconds";
 
 /// Whether a service can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -53,7 +60,14 @@ pub(super) async fn run(
     purpose: ConfigPurpose,
     out: Output,
 ) -> anyhow::Result<()> {
-    let findings = findings(config, purpose).await;
+    let mut probes = pin!(findings(config, purpose));
+    let findings = match timeout(UNUSUAL, &mut probes).await {
+        Ok(findings) => findings,
+        Err(_) => {
+            complain(SLOW);
+            probes.await
+        }
+    };
     out.list(
         &findings,
         &[

@@ -7,13 +7,16 @@ use futures_util::StreamExt as _;
 use uuid::Uuid;
 
 use super::{
-    super::{domain_ref, output::complain, session::Session, unconfirmed, warnings::show_warnings},
-    TokenIdParser, plain_from_standard_input,
+    super::{
+        domain_ref, output::complain, secret_input::text_from_standard_input, session::Session,
+        unconfirmed, warnings::show_warnings,
+    },
+    TokenIdParser,
 };
 use crate::{
     admin::{
-        Admin, ChangeProgress, CommittedChange, Outcome, ReplicaStates, RevokedToken, TokenGroup,
-        UserRef,
+        self, Admin, ChangeProgress, CommittedChange, LeakedTokens, Outcome, ReplicaStates,
+        RevokedToken, TokenGroup, UserRef,
     },
     domain::DomainRef,
     keyring::KeyId,
@@ -22,6 +25,11 @@ use crate::{
 
 /// By then, a replica that reads the feed of changes has applied the change. The others are named.
 const NAMED_AFTER: Duration = Duration::from_secs(2);
+
+/// The longest text in which tokens are looked for, in bytes.
+const MAX_TEXT_LEN: usize = 16 << 20;
+/// Of the tokens in a text that were not revoked, so many are named.
+const MAX_NAMED: usize = 20;
 
 /// --user, --domain and --key select together: the tokens to which all of them apply.
 #[derive(clap::Args)]
@@ -33,7 +41,7 @@ pub(in crate::cli) struct Arguments {
         conflicts_with_all = ["stdin", "user", "domain", "key"]
     )]
     id: Option<Uuid>,
-    /// The token whose plaintext is on standard input
+    /// All tokens of this installation in the text on standard input, such as a line of a log
     #[arg(long, group = "which", conflicts_with_all = ["user", "domain", "key"])]
     stdin: bool,
     /// All live tokens of a user
@@ -71,19 +79,56 @@ pub(super) async fn revoke(
     } else {
         let outcome = match id {
             Some(id) => admin.revoke_token(TokenId(id)).await?,
-            None => {
-                let plain = plain_from_standard_input()?;
-                session.with_keys(admin.clone())?.revoke_plaintext(&plain).await?
-            }
+            None => return revoke_found(session, admin, wait).await,
         };
         outcome.map(|revoked| vec![revoked])
     };
+    finish(session, &admin, outcome, wait).await
+}
+
+/// Revokes what is in the text on standard input, and reports what else was there by its id. Nothing
+/// of the text is repeated.
+async fn revoke_found(session: &Session, admin: Admin, wait: bool) -> anyhow::Result<()> {
+    let text = text_from_standard_input(MAX_TEXT_LEN)?;
+    let outcome = session.with_keys(admin.clone())?.revoke_tokens_in(&text).await?;
+    let LeakedTokens { absent, cut_short, .. } = &outcome.value;
+    for (ids, what) in [
+        (
+            absent,
+            "this key ring signed it, but there is no such token: it was deleted, or another \
+                  installation with this key ring made it",
+        ),
+        (
+            cut_short,
+            "only its beginning is in the text, so it was not revoked; if it is in use, run \
+                     `patgate token revoke TOKEN_ID` with this id",
+        ),
+    ] {
+        for id in ids.iter().take(MAX_NAMED) {
+            complain(&format!("token {id}: {what}"));
+        }
+        if let Some(more @ 1..) = ids.len().checked_sub(MAX_NAMED) {
+            complain(&format!("and {more} more like this"));
+        }
+    }
+    if outcome.value.revoked.is_empty() {
+        return Err(admin::Error::NoneFound.into());
+    }
+    finish(session, &admin, outcome.map(|found| found.revoked), wait).await
+}
+
+async fn finish(
+    session: &Session,
+    admin: &Admin,
+    outcome: Outcome<Vec<RevokedToken>>,
+    wait: bool,
+) -> anyhow::Result<()> {
     let change = outcome.committed.clone();
     list(session, outcome)?;
     if !wait {
         return Ok(());
     }
-    let waited = wait_for_replicas(&admin, change).await;
+    let waited = wait_for_replicas(admin, change).await;
     waited.context("revoked; it is unknown which replicas have applied it")
 }
 

@@ -58,6 +58,7 @@ pub(super) struct Checks {
     panics: Counter,
     without_secret: Counter,
     records: Results<RecordResult>,
+    not_reopened: Gauge,
     mode: Closed<ModeLabels, Gauge>,
     bodies_asked: Counter,
     bodies_awaited: Gauge,
@@ -100,6 +101,11 @@ impl Checks {
                 "gRPC calls without the secret that they need, which were refused unread; not decisions",
             ),
             records,
+            not_reopened: to.count(
+                "decision_log_not_reopened",
+                "1 while the file of the decision log could not be opened again, and an earlier one is \
+                 in use",
+            ),
             mode,
             bodies_asked: to.count(
                 "bodies_asked",
@@ -157,6 +163,11 @@ impl Metrics {
 
     pub(crate) fn logged_decisions(&self, result: RecordResult, count: u64) {
         self.checks.records.of(result).inc_by(count);
+    }
+
+    /// Notes whether the file of the decision log could be opened again.
+    pub(crate) fn reopened_decision_log(&self, succeeded: bool) {
+        self.checks.not_reopened.set(i64::from(!succeeded));
     }
 
     /// Sets the gauge of this replica's mode.

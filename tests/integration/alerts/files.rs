@@ -105,6 +105,14 @@ pub(super) fn runbook_commands() -> BTreeSet<String> {
     commands
 }
 
+/// The filter that blocks an address, in YAML.
+pub(super) fn runbook_filter() -> String {
+    let runbook = runbook();
+    let blocks: Vec<_> = runbook.split("```yaml\n").skip(1).collect();
+    assert_eq!(blocks.len(), 1, "blocks of YAML in the runbook");
+    blocks[0].split("```").next().unwrap().to_owned()
+}
+
 /// The messages of the log that the runbook quotes.
 pub(super) fn quoted_messages() -> BTreeSet<String> {
     let runbook = runbook();

@@ -40,6 +40,8 @@ pub(crate) const CHANGES: &[(&str, &[&str])] = &[
     ("role create store helper --operation read", &["role.create"]),
     ("role grant store helper update,delete", &["role.grant"]),
     ("role revoke store helper delete", &["role.revoke"]),
+    ("role revoke store helper all", &["role.revoke"]),
+    ("role grant store helper all", &["role.grant"]),
     ("role member add store helper ada@example.com", &["role.add_member"]),
     ("role member remove store helper ada@example.com", &["role.remove_member"]),
     ("role delete store helper", &["role.delete"]),

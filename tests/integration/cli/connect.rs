@@ -2,7 +2,12 @@
 //! logins is tested in `startup.rs`, about Redis in `redis_access.rs`, about poolers in
 //! `schema/pooler.rs`.
 
-use std::{fs, sync::Arc};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    net::TcpListener,
+    sync::Arc,
+};
 
 use patgate::keyring;
 use patgate_testing::ports::free_port;
@@ -50,6 +55,19 @@ pub(crate) async fn postgres_and_feed_are_tried(suite: Arc<Suite>) {
     }
     // Errors in the settings come first.
     here.with("max_staleness", "soon").refused("config check --connect", 2, "found `soon`");
+}
+
+/// A server that is frozen, or a network that swallows everything.
+pub(crate) async fn a_silent_service_is_waited_for_with_a_word(suite: Arc<Suite>) {
+    let world = suite.world().await;
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let url = format!("postgres://server@127.0.0.1:{port}/{}", world.database);
+    let mut child = server(&world).with("postgres.url", &url).spawn("config check --connect");
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("still trying")), "it says nothing");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 /// A key that was dropped, or never given to the replicas: their calls to that backend would be

@@ -69,7 +69,10 @@ pub(crate) async fn a_bad_ring_keeps_the_old_one(suite: Arc<Suite>) {
         assert_eq!(replica.metric(REFUSES).await, 0, "{what}");
     }
     assert_eq!(logged(&process, "key ring not reloaded"), 8);
+    // A new key in the file would make every token invalid, so the log suggests none.
+    assert_eq!(logged(&process, "bring back the ring of this installation"), 8);
     let log = fs::read_to_string(&process.server.log).unwrap();
+    assert!(!log.contains("keyring new") && !log.contains("create the first token"), "{log}");
     assert!(!log.contains(half), "a part of a key in the log");
     assert_eq!(
         replica

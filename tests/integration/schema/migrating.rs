@@ -69,7 +69,8 @@ pub(crate) async fn migrates(world: &World<'_>, cluster: &Cluster) {
     assert_eq!(migrator.ok("migrate"), format!("nothing to do\nschema version {SCHEMA}\n"));
 
     // The roles exist now; the next login needs membership in one of them.
-    deployer.refused("migrate", DENIED, "grants patgate_migrate");
+    deployer.refused("migrate", DENIED, "GRANT patgate_migrate TO deployer");
+    assert!(!deployer.run("migrate").stderr.contains("CREATEROLE"));
     cluster.sql("migrator", "first", "GRANT patgate_migrate TO deployer").await;
     assert_eq!(deployer.json("migrate"), nothing);
     // The next migration may be run by another login than the first.
@@ -81,6 +82,21 @@ pub(crate) async fn migrates(world: &World<'_>, cluster: &Cluster) {
         )
         .await;
     assert_eq!(migrator.json("migrate"), nothing);
+
+    // A superuser has switched all triggers of a table off. The owner of the schema may switch on
+    // patgate's own, and not those of foreign keys.
+    cluster.sql("postgres", "first", "ALTER TABLE patgate.pats DISABLE TRIGGER ALL").await;
+    let ran = deployer.run("migrate");
+    assert_eq!(ran.code, DENIED, "{ran:?}");
+    let statements = ran.stderr.split_once("as a superuser: ").expect("statements").1.trim();
+    assert!(statements.starts_with("ALTER TABLE patgate.pats ENABLE TRIGGER \"RI_"), "{ran:?}");
+    assert!(ran.stderr.contains("pats.pats_user_id_fkey"), "{ran:?}");
+    assert!(!ran.stderr.contains("record_change"), "{ran:?}");
+    cluster.sql("postgres", "first", statements).await;
+    assert_eq!(deployer.json("migrate"), nothing);
+    cluster.sql("postgres", "first", "ALTER TABLE patgate.pats DISABLE TRIGGER ALL").await;
+    assert_eq!(cluster.cli(world, "postgres", "first").json("migrate"), nothing);
+    assert_eq!(deployer.json("migrate"), nothing);
 
     // In another database of the cluster, where it cannot create a schema.
     let elsewhere = cluster.cli(world, "deployer", "second");

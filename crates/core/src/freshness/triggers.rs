@@ -19,7 +19,7 @@ use crate::snapshot::Xid;
 #[derive(Debug, thiserror::Error)]
 #[error(
     "changes are not recorded: of the triggers in the schema `patgate`, {off} must be there and \
-     ENABLED ALWAYS; let `patgate migrate` switch them on again"
+     enabled (those that record changes: ENABLED ALWAYS); let `patgate migrate` switch them on again"
 )]
 pub struct TriggersOff {
     /// The names of the triggers, for the message.

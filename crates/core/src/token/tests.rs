@@ -111,3 +111,27 @@ proptest! {
         prop_assert!(tokens(RING).verify(&text).is_none());
     }
 }
+
+#[test]
+fn finds_each_token_in_a_text_once() {
+    let prefixes = Prefixes::new(["pat", "my_pat"]).unwrap();
+    let (ours, other) = (Tokens::new(prefixes, KeyRing::parse(RING).unwrap()), tokens(OTHER));
+    let id = |number| TokenId(Uuid::from_u128(number));
+    let [a, b, cut] = [1, 2, 3].map(|number| ours.mint(id(number)).unwrap());
+    let (a, b, cut) = (a.plain.expose(), b.plain.expose(), &cut.plain.expose()[..60]);
+    let foreign = other.mint(id(4)).unwrap();
+    let foreign = foreign.plain.expose();
+    let found = |text: &[u8]| {
+        let FoundTokens { whole, cut_short } = ours.search(text);
+        let whole: Vec<_> = whole.iter().map(VerifiedToken::id).collect();
+        (whole, cut_short)
+    };
+    let text = format!("x{a}0{b}\\n{{\"k\":\"{a}\"}} {cut}… {foreign} my_{a} pat_ _ {}", &a[..40]);
+    assert_eq!(found(text.as_bytes()), (vec![id(1), id(2)], vec![id(3)]));
+    assert_eq!(found(b"\xff_\xff"), (vec![], vec![]));
+    for len in 0..a.len() {
+        let begins = len > "pat_".len() + ID_LEN;
+        let expected = if begins { vec![id(1)] } else { vec![] };
+        assert_eq!(found(&a.as_bytes()[..len]), (vec![], expected), "{len}");
+    }
+}

@@ -32,8 +32,11 @@ pub(super) async fn probe(
     ([postgres, feed], known)
 }
 
-/// Reports whether there are enough connections, if everything else is in order.
+/// Reports whether triggers are on and there are enough connections, if everything else is in order.
 async fn connections(config: &Config, installation: Installation) -> Finding {
+    if let Some(off) = feed::triggers_off(&config.postgres).await {
+        return Finding::warning(POSTGRES, off);
+    }
     match app::connection_shortage(config).await {
         Ok(Some(shortage)) => Finding::warning(POSTGRES, shortage),
         // If the shortage is unknown because feed.url fails, its own finding says so.

@@ -1,6 +1,6 @@
 //! Replicas that end, and requests that are slow, refused, or never asked about.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use patgate::token::TokenId;
 use patgate_testing::{
@@ -14,7 +14,7 @@ use super::{super::stage::Stage, Story};
 use crate::support::{
     Token, World,
     envoy::{Gateway, envoy_patch, patient},
-    fleet::status,
+    fleet::{answer, status},
     secrets::OLD,
     settings::{feed_through, postgres_through},
     tokens::reader,
@@ -87,7 +87,24 @@ pub(super) async fn calls_come_without_the_secret(stage: &Stage<'_>, story: &Sto
     stage.until_fired(story, act).await;
 }
 
-/// A listener has lost the filter that asks patgate.
+/// It has a valid token, and no scope for what it asks for.
+pub(super) async fn a_client_repeats_what_it_is_refused(stage: &Stage<'_>, story: &Story) {
+    let world = stage.suite.world().await;
+    let replica = world.serve(&["token.denials_per_second=1"]).await;
+    let token = reader(&world).await;
+    assert_eq!(status(&replica, &token).await, 200);
+    stage.scrape(story, &[&replica]);
+    stage.prepared().await;
+    // What the token may do is allowed meanwhile.
+    let act = async || {
+        let denied = answer(&replica, &token, "/proxy/beta/v1/models").await;
+        assert!(denied == 403 || denied == 429, "{denied}");
+        assert_eq!(status(&replica, &token).await, 200);
+    };
+    stage.until_fired(story, act).await;
+}
+
+/// A listener has lost the filter that asks patgate; and another gateway finds no patgate.
 pub(super) async fn the_gateway_asks_nobody(stage: &Stage<'_>, story: &Story) {
     let world = stage.suite.world().await;
     let replica = world.serve(&[]).await;
@@ -98,8 +115,18 @@ pub(super) async fn the_gateway_asks_nobody(stage: &Stage<'_>, story: &Story) {
     let patch = envoy_patch(stage.suite, &[replica.grpc], patient("10s", "10s"));
     let listeners = BTreeMap::from([("unguarded".to_owned(), json!(listener))]);
     let gateway = Gateway::start(stage.suite, config, listeners, patch);
-    stage.prometheus.scrape(story.job, &[gateway.admin_port()], "/stats/prometheus");
+    let (config, nobody) = (shipped(), stage.suite.stack.free_port());
+    let listener = config["static_resources"]["listeners"][0].clone();
+    let nobody = SocketAddr::from(([127, 0, 0, 1], nobody));
+    let patch = envoy_patch(stage.suite, &[nobody], patient("1s", "1s"));
+    let listeners = BTreeMap::from([("alone".to_owned(), listener)]);
+    let alone = Gateway::start(stage.suite, config, listeners, patch);
+    let ports = [gateway.admin_port(), alone.admin_port()];
+    stage.prometheus.scrape(story.job, &ports, "/stats/prometheus");
     stage.prepared().await;
-    let act = async || assert_eq!(gateway.get("unguarded", &[]).await.status, 503);
+    let act = async || {
+        assert_eq!(gateway.get("unguarded", &[]).await.status, 503);
+        assert_eq!(alone.get("alone", &[]).await.status, 503);
+    };
     stage.until_fired(story, act).await;
 }

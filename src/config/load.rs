@@ -100,7 +100,7 @@ impl Config {
                 bodies: bodies?,
                 memory: memory?,
                 headers_prefix: headers_prefix?,
-                guard_word: guard_word?,
+                guard_word: guard_word?.into(),
                 drain: drain?,
                 grpc_secrets: grpc_secrets?,
                 max_connections: max_connections?,

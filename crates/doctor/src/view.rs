@@ -27,6 +27,10 @@ pub(crate) struct Context<'p> {
     pub(crate) views: Vec<View<'p>>,
     /// Clusters that only patgate may open.
     pub(crate) protected: BTreeSet<&'p str>,
+    /// Clusters that Envoy itself calls.
+    pub(crate) services: BTreeSet<&'p str>,
+    /// Clusters that lead to the admin interface of this Envoy.
+    pub(crate) admin: BTreeSet<&'p str>,
 }
 
 /// A filter chain that serves HTTP.
@@ -102,8 +106,21 @@ impl<'p> Context<'p> {
                 }
             }
         }
-        let protected = protected(proxy, &authorizers, &views);
-        Self { proxy, authorizers, views, protected }
+        let mut services = BTreeSet::new();
+        collect_services(&proxy.bootstrap, &mut services);
+        for listener in &proxy.listeners {
+            collect_services(&listener.config, &mut services);
+        }
+        let admin = admin(proxy);
+        let mut protected = protected(proxy, &authorizers, &views, &services);
+        // A rule of its own says who may reach it.
+        protected.retain(|name| !admin.contains(name));
+        Self { proxy, authorizers, views, protected, services, admin }
+    }
+
+    /// Whether a cluster leads to the admin interface.
+    pub(crate) fn is_admin(&self, name: &str) -> bool {
+        self.admin.contains(name)
     }
 
     /// The filter chains in which a filter asks patgate.
@@ -145,6 +162,7 @@ fn protected<'p>(
     proxy: &'p Proxy,
     authorizers: &Authorizers,
     views: &[View<'p>],
+    services: &BTreeSet<&'p str>,
 ) -> BTreeSet<&'p str> {
     let mut found = BTreeSet::new();
     let mut by_header = false;
@@ -161,11 +179,6 @@ fn protected<'p>(
         }
     }
     if by_header {
-        let mut services = BTreeSet::new();
-        collect_services(&proxy.bootstrap, &mut services);
-        for listener in &proxy.listeners {
-            collect_services(&listener.config, &mut services);
-        }
         let names = proxy.clusters.values().filter(|cluster| {
             let name = cluster.name.as_str();
             !services.contains(name) && !authorizers.services.contains_key(name)
@@ -173,6 +186,24 @@ fn protected<'p>(
         found.extend(names.map(|cluster| cluster.name.as_str()));
     }
     found
+}
+
+/// The clusters with an endpoint at which the admin interface listens.
+fn admin(proxy: &Proxy) -> BTreeSet<&str> {
+    let own = Address::read(proxy.bootstrap.at("admin/address"));
+    let is_own = |address: &Address| match (&own, address) {
+        // The system chooses the port 0, so nobody can name it.
+        (Address::Socket { port: 0, .. }, _) => false,
+        (Address::Socket { host, port }, Address::Socket { host: other, port: other_port }) => {
+            port == other_port
+                && (host == other || address.is_local() && (own.is_local() || own.is_everywhere()))
+        }
+        (Address::Pipe(path), Address::Pipe(other)) => path == other,
+        _ => false,
+    };
+    let clusters = proxy.clusters.values();
+    let clusters = clusters.filter(|cluster| cluster.addresses.iter().any(is_own));
+    clusters.map(|cluster| cluster.name.as_str()).collect()
 }
 
 /// The clusters that Envoy itself calls: for logs, traces, rate limits, control planes.

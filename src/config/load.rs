@@ -391,7 +391,7 @@ impl SettingsReader {
         key: &'static str,
         parse: impl FnOnce(&str) -> Result<T, ExpectedValue>,
     ) -> Option<T> {
-        let secret = keys::find(key).is_none_or(|key| key.secret);
+        let secret = keys::find(key).is_none_or(|key| key.hidden);
         let setting = self.0.get(key)?;
         match parse(&setting.text) {
             Ok(value) => Some(value),

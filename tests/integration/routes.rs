@@ -384,7 +384,7 @@ pub(crate) async fn a_reserved_name_leads_nowhere(suite: Arc<Suite>) {
     let log = fs::read_to_string(suite.dir.path().join("patgate.log")).unwrap();
     let told = "this backend has the name of one of the gateway's own clusters";
     for name in ["patgate", "collector"] {
-        let name = format!("\"backend\":\"{name}\"");
+        let name = format!("backend=\"{name}\"");
         assert!(log.lines().any(|line| line.contains(told) && line.contains(&name)), "{name}");
     }
     // It can be put right.

@@ -26,6 +26,7 @@ use std::{
 
 use futures_util::future::{OptionFuture, join3};
 use prometheus_client::registry::Registry;
+use secrecy::ExposeSecret as _;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -132,12 +133,13 @@ impl App {
             tokens: Tokens::new(config.token_prefixes.clone(), ring.clone()),
             stores: stores.clone(),
             model_reading: config.model_reading,
+            reserved: config.routes.rules.reserved.clone(),
             mode: config.mode,
             denials: DenialRates::new(config.token_denials),
             long_bodies: LongBodies::for_this_machine(),
             awaited: AwaitedBodies::new(config.bodies, metrics.clone()),
             log,
-            answers: AnswerSettings::new(&config.headers_prefix, &config.guard_word),
+            answers: AnswerSettings::new(&config.headers_prefix, config.guard_word.expose_secret()),
             deadline: config.deadline,
             metrics: metrics.clone(),
             traces: traces.clone(),

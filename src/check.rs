@@ -45,6 +45,7 @@ use self::{
 use crate::{
     answer::{Answer, AnswerContext, AnswerSettings, ClientHeaders, IdTexts},
     api::{ApiStyle, Apis},
+    backend::ReservedNames,
     body::ModelName,
     check::decision_log::DecisionLog,
     clock::{self, Tick},
@@ -71,6 +72,8 @@ pub(crate) struct Checker {
     pub(crate) stores: StoreGate,
     /// When the body is read for the model.
     pub(crate) model_reading: ModelReading,
+    /// The names that no backend may have.
+    pub(crate) reserved: ReservedNames,
     /// For which domains verdicts are enforced.
     pub(crate) mode: Mode,
     /// Limits how often one token is denied.
@@ -295,7 +298,8 @@ impl Checker {
             }
             let own = own.as_ref().and_then(|own| own.found.value.as_deref());
             let mut short = None;
-            let authorized = match located.authorize(domain, own, self.model_reading) {
+            let authorized = located.authorize(domain, own, self.model_reading, &self.reserved);
+            let authorized = match authorized {
                 Ok(AuthorizationProgress::Authorized(authorized)) => Ok(authorized),
                 Err(denial) => Err(denial),
                 Ok(AuthorizationProgress::NeedsModel(needs)) if step == CheckStep::First => {

@@ -97,8 +97,9 @@ pub struct Config {
     pub memory: MemoryLimits,
     /// The prefix of the headers for the upstream, such as `x-`.
     pub headers_prefix: String,
-    /// The word by which Envoy's guard recognizes what patgate lets through.
-    pub guard_word: String,
+    /// The word by which Envoy's guard recognizes what patgate lets through. Whoever knows it and has
+    /// an authorization service of their own on the same Envoy could open the guard.
+    pub guard_word: SecretString,
     /// How long patgate drains when it stops.
     pub drain: DrainTimes,
     /// The secrets of which one must come with each gRPC call; none if that is off.
@@ -308,7 +309,7 @@ impl fmt::Display for ConfigErrors {
 pub struct EffectiveSetting {
     /// The key, such as `postgres.url`.
     pub key: &'static str,
-    /// The value; for a secret, only whether it is set.
+    /// The value; for a secret, and for the word of the guard, only whether it is set.
     pub value: String,
     /// Where the value comes from, for people: a default, a file, a variable or a flag.
     pub source: String,
@@ -377,9 +378,11 @@ impl Config {
         let settings = SettingTexts::collect(sources);
         let shown = |key: &keys::Key| {
             let setting = settings.get(key.name)?;
-            let value = match (key.secret, setting.text.is_empty()) {
-                (true, false) => "(set)".to_owned(),
-                _ => setting.text.clone(),
+            // Everybody knows the defaults.
+            let value = if key.hidden && setting.text != key.default {
+                "(set)".to_owned()
+            } else {
+                setting.text.clone()
             };
             Some(EffectiveSetting { key: key.name, value, source: setting.source.clone() })
         };

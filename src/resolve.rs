@@ -48,6 +48,7 @@ pub(crate) use self::{
     renewal::Renewal,
 };
 use crate::{
+    backend::ReservedNames,
     clock::{self, Clock, Moment, Tick},
     freshness::{AgeBounds, CheckedVersion, KnownChanges, Stamp},
     keyring::{KeyBasis, KeySerial, LiveRing},
@@ -137,6 +138,8 @@ pub(crate) struct TierContext {
     pub(crate) redis: Option<Arc<RedisTier>>,
     /// Opens the credentials of backends, and says which keys are in force.
     pub(crate) ring: LiveRing,
+    /// The names that no backend may have.
+    pub(crate) reserved: ReservedNames,
     pub(crate) clock: Arc<Clock>,
     pub(crate) changes: Arc<KnownChanges>,
     pub(crate) bounds: AgeBounds,
@@ -295,7 +298,7 @@ impl<K: LookupKind> Tiers<K> {
     fn keep(&self, key: K::Key, found: &Arc<Found<K::Value>>, trace: &LookupTrace) {
         let metrics = &self.context.metrics;
         let value = found.value.as_deref();
-        for defect in K::prepare(&key, value, &self.context.ring) {
+        for defect in K::prepare(&key, value, &self.context.ring, &self.context.reserved) {
             report(&defect, metrics, trace);
         }
         found.opened.get_or_init(|| value.map(K::bases).unwrap_or_default().into());
@@ -413,6 +416,12 @@ fn report(defect: &Defect, metrics: &Metrics, trace: &LookupTrace) {
             backend = &**backend,
             "the API tables name a backend that does not exist; requests for it are answered with \
              503 until `patgate backend create` makes it, or the tables name another one"
+        ),
+        Defect::ReservedName { backend } => tracing::error!(
+            trace_id,
+            backend = &**backend,
+            "this backend has the name of one of the gateway's own clusters (routes.reserved); requests \
+             for it are answered with 503 until it has another name"
         ),
     }
 }

@@ -8,11 +8,14 @@ mod envoy;
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Output},
+    time::Duration,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use self::envoy::{Envoy, with_free_ports};
@@ -153,4 +156,101 @@ fn a_running_envoy_is_asked() {
     let output = doctor(&[&format!("{address}/nothing")]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(text(&output.stderr).contains("404"), "{output:?}");
+}
+
+/// The status and the body of an answer over HTTP/1.1; the address is HOST:PORT.
+fn send(address: &str, method: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let answer = text(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// Prometheus needs the admin interface for nothing: a listener shows the metrics, and nothing else.
+#[test]
+fn a_listener_shows_the_metrics_and_nothing_else() {
+    let folder = TempDir::new().unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let read = |name: &str| -> Value {
+        let text = fs::read_to_string(project().join("envoy").join(name)).unwrap();
+        serde_saphyr::from_str(&text).unwrap()
+    };
+    let (mut configuration, mut more) = (read("envoy.yaml"), read("metrics.yaml"));
+    let cluster = &mut more["static_resources"]["clusters"][0];
+    let endpoint =
+        &mut cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"];
+    assert_eq!(endpoint, &configuration["admin"]["address"]);
+    *endpoint = json!({ "socket_address": { "address": "127.0.0.1", "port_value": port } });
+    let admin = endpoint.clone();
+    for list in ["listeners", "clusters"] {
+        let added = more["static_resources"][list].as_array().unwrap().clone();
+        configuration["static_resources"][list].as_array_mut().unwrap().extend(added);
+    }
+    let mut configuration = with_free_ports(&configuration);
+    configuration["admin"]["address"] = admin;
+    let envoy = Envoy::start(project(), &configuration, folder.path())
+        .unwrap_or_else(|error| panic!("{error}"));
+    let (_, listeners) = send(&envoy.admin, "GET", "/listeners");
+    let metrics = listeners.lines().find_map(|line| line.strip_prefix("metrics::"));
+    let metrics = metrics.unwrap_or_else(|| panic!("{listeners}"));
+
+    let (status, body) = send(metrics, "GET", "/stats/prometheus");
+    assert!(status == 200 && body.contains("envoy_http_rbac_denied"), "{status}: {body}");
+    assert_eq!(send(metrics, "GET", "/stats/prometheus?usedonly").0, 200);
+    for (method, path) in [
+        ("POST", "/stats/prometheus"),
+        ("HEAD", "/stats/prometheus"),
+        ("GET", "/stats/prometheus/"),
+        ("GET", "/stats/prometheus/../../config_dump"),
+        ("GET", "/stats/%70rometheus"),
+        ("GET", "/stats"),
+        ("GET", "/"),
+        ("GET", "/config_dump"),
+        ("POST", "/quitquitquit"),
+        ("POST", "/drain_listeners"),
+        ("POST", "/stats/prometheus?/quitquitquit"),
+    ] {
+        assert_eq!(send(metrics, method, path).0, 404, "{method} {path}");
+    }
+    assert_eq!(send(&envoy.admin, "GET", "/ready").0, 200);
+
+    // The doctor knows the listener, and what is wider.
+    let address = format!("http://{}", envoy.admin);
+    let output = doctor(&[&address, "--fail-on", "low", "--routes"]);
+    let shown = text(&output.stdout);
+    assert!(
+        output.status.code() == Some(0) && shown.contains("reads Envoy's metrics only"),
+        "{shown}"
+    );
+}
+
+/// As the document says: the two files together, by an option of Envoy.
+#[test]
+fn envoy_takes_the_listener_of_the_metrics_beside_its_configuration() {
+    let metrics = fs::read_to_string(project().join("envoy/metrics.yaml")).unwrap();
+    let readme = project().join("deploy/observability/README.md");
+    let told = "envoy -c envoy/envoy.yaml --config-yaml \"$(cat envoy/metrics.yaml)\"";
+    assert!(fs::read_to_string(readme).unwrap().contains(told) && metrics.contains(told));
+    // A route to a cluster that does not exist is refused: so the second file is read.
+    let broken = metrics.replace("{ cluster: _envoy_admin,", "{ cluster: missing,");
+    for (more, accepted) in [(metrics, true), (broken, false)] {
+        for file in ["envoy.yaml", "rate-limits.yaml", "single-step.yaml"] {
+            let file = format!("envoy/{file}");
+            let arguments =
+                ["--mode", "validate", "-l", "error", "-c", &file, "--config-yaml", &more];
+            let run = Command::new(envoy::binary(project()))
+                .args(arguments)
+                .current_dir(project())
+                .output()
+                .unwrap();
+            assert_eq!(run.status.success(), accepted, "{file}: {run:?}");
+        }
+    }
 }

@@ -77,6 +77,8 @@ changed() {
 cp ../../envoy/envoy.yaml state/envoy/envoy.yaml.new
 changed 's/^      type: STATIC$/      type: STRICT_DNS/'
 changed 's/address: 127\.0\.0\.1, port_value: 9191/address: patgate, port_value: 9191/'
+# compose.yaml publishes this port on the machine's own address only.
+changed 's/address: 127\.0\.0\.1, port_value: 8080/address: 0.0.0.0, port_value: 8080/'
 changed 's/address: 127\.0\.0\.1, port_value: 8001/address: model-acme, port_value: 8001/'
 changed 's/address: 127\.0\.0\.1, port_value: 8002/address: model-beta, port_value: 8002/'
 # Rewritten in place, because the container has the file mounted.

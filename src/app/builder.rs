@@ -101,6 +101,7 @@ impl Builder {
         let context = TierContext {
             redis,
             ring: self.ring.clone(),
+            reserved: config.routes.rules.reserved.clone(),
             clock: Arc::clone(&self.clock),
             changes: Arc::clone(&self.changes),
             bounds: AgeBounds {

@@ -30,7 +30,7 @@ pub struct RouteSync {
     pub allow_empty: bool,
     /// Whether one round is enough.
     pub once: bool,
-    /// Whether objects of another installation are taken over.
+    /// Whether the file or the objects of another installation are taken over.
     pub adopt: bool,
 }
 
@@ -47,7 +47,9 @@ pub async fn sync_routes(config: Config, asked: RouteSync) -> Result<(), Error> 
     let mut registry = Registry::default();
     let status = Status::new(RouteMetrics::new(&mut registry));
     let sink = match asked.folder {
-        Some(folder) => Sink::Folder(Folder::new(&folder, asked.target, asked.allow_empty)),
+        Some(folder) => {
+            Sink::Folder(Folder::new(&folder, asked.target, asked.allow_empty, asked.adopt))
+        }
         None => {
             let postgres = config.postgres.clone();
             let mut cluster = Cluster::connect(asked.target, asked.allow_empty, postgres).await?;

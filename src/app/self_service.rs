@@ -79,7 +79,8 @@ impl SelfServiceApp {
         let metrics = Metrics::new(&mut Registry::default());
         let apis = ApiReloader::load(config.apis.clone(), metrics.clone())?;
         let tables = Arc::clone(&apis.apis);
-        let rules = GatewayRules::new(move || tables.load_full(), config.model_reading);
+        let reserved = config.routes.rules.reserved.clone();
+        let rules = GatewayRules::new(move || tables.load_full(), config.model_reading, reserved);
         let limit = config.postgres.query_timeout;
         let service =
             SelfService::connect(pool, copies, ring.clone(), prefixes, passwords, rules, limit)

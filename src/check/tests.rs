@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
+    backend::ReservedNames,
     check::{decision_log::RequestedAccess, last_use::LastUses},
     clock::{self, Clock, Moment},
     config,
@@ -133,6 +134,7 @@ fn checker(
     let context = TierContext {
         redis: None,
         ring: tokens.ring().clone(),
+        reserved: ReservedNames::default(),
         clock: Arc::clone(&clock),
         changes,
         bounds,
@@ -155,6 +157,7 @@ fn checker(
         tokens,
         stores,
         model_reading: ModelReading::WhenNeeded,
+        reserved: ReservedNames::default(),
         mode: Mode::Enforce,
         denials: DenialRates::new(10),
         long_bodies: LongBodies::new(1),

@@ -2,8 +2,11 @@
 
 mod credential;
 
-use super::{output::Output, session::Session};
-use crate::admin::{BackendChanges, BackendKind, BackendName, BackendSummary, BackendUrl};
+use super::{UsageError, output::Output, session::Session};
+use crate::{
+    admin::{BackendChanges, BackendKind, BackendName, BackendSummary, BackendUrl},
+    config::ConfigPurpose,
+};
 
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
@@ -52,6 +55,8 @@ pub(super) async fn run(session: &Session, command: Command) -> anyhow::Result<(
     let out = session.out;
     match command {
         Command::Create { name, url, kind } => {
+            let reserved = session.config(ConfigPurpose::Admin)?.routes.rules.reserved;
+            reserved.admit(&name).map_err(|error| UsageError(error.to_string()))?;
             let outcome = admin.create_backend(&name, &url, kind).await?;
             session.report(outcome, &format!("created backend {name}"))
         }

@@ -162,6 +162,7 @@ pub(super) async fn run(session: &Session, asked: Arguments) -> anyhow::Result<(
         authorization: sent.header("authorization"),
         body: asked.content.given().then(|| parts.shown()),
         model_reading: config.model_reading,
+        reserved: &config.routes.rules.reserved,
         presumed,
         request: request.as_ref(),
         principal: known.principal.as_deref(),

@@ -31,6 +31,9 @@ pub(super) struct Export {
     /// Writes the file even if no backend is left in it
     #[arg(long, requires = "dir")]
     allow_empty: bool,
+    /// Replaces the file of another installation, or one that names none
+    #[arg(long, requires = "dir")]
+    adopt: bool,
 }
 
 #[derive(clap::Args)]
@@ -47,9 +50,9 @@ pub(super) struct Sync {
     /// Ends after one round, with an error if it failed
     #[arg(long)]
     once: bool,
-    /// Takes over the objects of another installation, such as that from whose dump the database was
-    /// restored: they are changed or deleted as if they were its own
-    #[arg(long, requires = "once", conflicts_with = "dir")]
+    /// Takes over the file or the objects of another installation, such as that from whose dump the
+    /// database was restored: they are changed or deleted as if they were its own
+    #[arg(long, requires = "once")]
     adopt: bool,
 }
 
@@ -113,22 +116,22 @@ pub(super) async fn export(session: &Session, arguments: &Export) -> anyhow::Res
     pool.close().await;
     checked?;
     let mut reader = BackendReader::new(config.postgres.clone());
-    let described = reader.read().await;
-    target.installation =
-        reader.installation().map(|installation| installation.to_string()).unwrap_or_default();
+    let read = reader.read().await;
     reader.close().await;
-    let plan = Plan::of(&described?, &config.routes.rules);
+    let (described, installation) = read?;
+    target.installation = installation.to_string();
+    let plan = Plan::of(&described, &config.routes.rules);
     for Refused { name, reason } in plan.refused() {
         let name = name.escape_debug();
         complain(&format!("warning: backend `{name}` gets no route: {reason}"));
     }
     match &arguments.dir {
         Some(folder) => {
-            let mut folder = Folder::new(folder, target, arguments.allow_empty);
+            let mut folder = Folder::new(folder, target, arguments.allow_empty, arguments.adopt);
             if !folder.leads()? {
                 return Err(app::Error::NotLeading.into());
             }
-            folder.keep(&plan)?;
+            folder.keep(&plan, installation)?;
         }
         None => write(&plan.file(&target))?,
     }

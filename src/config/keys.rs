@@ -10,6 +10,8 @@ pub(super) struct Key {
     /// Whether the value is a secret: never shown, never taken from a flag, and readable from a
     /// file.
     pub(super) secret: bool,
+    /// Whether the value is never shown, although it is set like any other one.
+    pub(super) hidden: bool,
     pub(super) help: &'static str,
 }
 
@@ -33,11 +35,16 @@ pub(super) const LIVE: &[&str] = &["grpc.secret"];
 pub(super) const FOLLOWED: &[&str] = &["postgres.url", "feed.url"];
 
 const fn key(name: &'static str, default: &'static str, help: &'static str) -> Key {
-    Key { name, default, secret: false, help }
+    Key { name, default, secret: false, hidden: false, help }
+}
+
+/// A value that only those who run the gateway may know. It also stands in Envoy's configuration.
+const fn hidden(name: &'static str, default: &'static str, help: &'static str) -> Key {
+    Key { name, default, secret: false, hidden: true, help }
 }
 
 const fn secret(name: &'static str, help: &'static str) -> Key {
-    Key { name, default: "", secret: true, help }
+    Key { name, default: "", secret: true, hidden: true, help }
 }
 
 pub(super) const KEYS: &[Key] = &[
@@ -234,12 +241,12 @@ pub(super) const KEYS: &[Key] = &[
     key("memory.domains", "16MiB", "Memory for cached domains."),
     key("memory.negatives", "65536", "Most unknown token ids that are remembered."),
     key("headers.prefix", "x-", "Prefix of the headers that patgate adds for the upstream."),
-    key(
+    hidden(
         "guard.word",
         "patgate",
         "Value of the dynamic metadata field `guard` in each answer that lets a request through; the \
          guard in Envoy requires it. Choose one per installation that no other authorization service \
-         sends, and tell it only to those who run the gateway.",
+         sends, and tell it only to those who run the gateway. `config check` shows only whether it is set.",
     ),
     key(
         "drain.delay",
@@ -409,8 +416,10 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key(
         "routes.reserved",
-        "patgate,otlp",
-        "Names that no backend may have, because the gateway has clusters of these names.",
+        "",
+        "More names that no backend may have, because the gateway has clusters of these names, besides \
+         `otlp` and `patgate`, which are always reserved. `patgate backend create` and self-service refuse \
+         them, and `patgate serve` answers requests for such a backend with 503.",
     ),
     key(
         "routes.authorities",
@@ -520,6 +529,14 @@ mod tests {
             assert_eq!(KEYS.iter().filter(|other| other.name == key.name).count(), 1);
             assert!(!is_group(key.name), "{}", key.name);
             assert!(key.help.ends_with('.') && !key.help.contains('|'), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn what_opens_something_is_not_shown() {
+        for key in KEYS.iter().filter(|key| !key.name.ends_with("_file")) {
+            let opens = ["secret", "password", "word"].iter().any(|part| key.name.contains(part));
+            assert!(key.hidden || !(opens || key.secret), "{}", key.name);
         }
     }
 

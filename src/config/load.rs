@@ -100,7 +100,7 @@ impl Config {
                 bodies: bodies?,
                 memory: memory?,
                 headers_prefix: headers_prefix?,
-                guard_word: guard_word?,
+                guard_word: guard_word?.into(),
                 drain: drain?,
                 grpc_secrets: grpc_secrets?,
                 max_connections: max_connections?,
@@ -391,7 +391,7 @@ impl SettingsReader {
         key: &'static str,
         parse: impl FnOnce(&str) -> Result<T, ExpectedValue>,
     ) -> Option<T> {
-        let secret = keys::find(key).is_none_or(|key| key.secret);
+        let secret = keys::find(key).is_none_or(|key| key.hidden);
         let setting = self.0.get(key)?;
         match parse(&setting.text) {
             Ok(value) => Some(value),

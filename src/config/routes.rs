@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, str::FromStr};
 
-use patgate_routes::{HostRule, Instance, Network, Rules};
+use patgate_routes::{HostRule, Instance, Network, ReservedNames, Rules};
 
 use super::{
     load::SettingsReader,
@@ -46,7 +46,11 @@ impl RouteSettings {
         });
         let listen = reader.get("routes.listen", address);
         Some(Self {
-            rules: Rules { networks: networks?, hosts: hosts?, reserved: reserved? },
+            rules: Rules {
+                networks: networks?,
+                hosts: hosts?,
+                reserved: ReservedNames::with(reserved?),
+            },
             authorities: authorities?,
             namespace: namespace?,
             gateway: gateway?,

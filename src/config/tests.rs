@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, io, path::Path};
 
+use secrecy::ExposeSecret as _;
+
 use super::*;
 
 fn sources(env: &[(&str, &str)], flags: &[&str]) -> ConfigSources {
@@ -38,7 +40,7 @@ fn defaults() {
     assert_eq!(config.memory.principals, 64 << 20);
     assert_eq!(config.headers_prefix, "x-");
     // The same word as in the files of envoy/.
-    assert_eq!(config.guard_word, "patgate");
+    assert_eq!(config.guard_word.expose_secret(), "patgate");
     assert_eq!(config.log.format, LogFormat::Json);
 }
 
@@ -249,4 +251,29 @@ fn an_empty_secret_file_is_a_mistake() {
             ],
         );
     }
+}
+
+/// A team that knows the word, and has an authorization service on the same Envoy, could open the guard.
+#[test]
+fn the_word_of_the_guard_is_not_shown() {
+    let shown = |sources: &ConfigSources| {
+        let all = Config::effective(sources);
+        assert!(!serde_json::to_string(&all).unwrap().contains("gateway-7"));
+        all.into_iter().find(|setting| setting.key == "guard.word").unwrap().value
+    };
+    let secret = sources(&[URL, ("PATGATE_GUARD_WORD", "gateway-7")], &[]);
+    assert_eq!(shown(&secret), "(set)");
+    assert_eq!(shown(&sources(&[URL], &["guard.word=gateway-7"])), "(set)");
+    // Everybody knows the default.
+    assert_eq!(shown(&sources(&[URL], &[])), "patgate");
+    let config = Config::load(&secret, ConfigPurpose::Admin).unwrap();
+    assert_eq!(config.guard_word.expose_secret(), "gateway-7");
+    let answers = crate::answer::AnswerSettings::new("x-", config.guard_word.expose_secret());
+    for text in [format!("{config:?}"), format!("{answers:?}")] {
+        assert!(!text.contains("gateway-7"), "{text}");
+    }
+    // Nor does an error repeat it.
+    let wrong = sources(&[URL, ("PATGATE_GUARD_WORD", "gateway-7!")], &[]);
+    let told = Config::load(&wrong, ConfigPurpose::Admin).unwrap_err().to_string();
+    assert!(told.contains("guard.word") && !told.contains("gateway-7"), "{told}");
 }

@@ -6,7 +6,7 @@ use std::{cell::RefCell, fmt::Display, hash::Hash};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    backend::{Backend, BackendName},
+    backend::{Backend, BackendName, ReservedNames},
     credential::{OpenedCredential, Sealed},
     domain::{Domain, DomainRef},
     freshness::Dependency,
@@ -47,7 +47,12 @@ pub(crate) trait LookupKind: 'static {
 
     /// Prepares a result for use, once, from whichever tier it came. Returns a fact that an
     /// operator must know; the caller logs and counts it.
-    fn prepare(_key: &Self::Key, _value: Option<&Self::Value>, _ring: &LiveRing) -> Vec<Defect> {
+    fn prepare(
+        _key: &Self::Key,
+        _value: Option<&Self::Value>,
+        _ring: &LiveRing,
+        _reserved: &ReservedNames,
+    ) -> Vec<Defect> {
         Vec::new()
     }
 
@@ -70,6 +75,11 @@ pub(crate) enum Defect {
     /// The tables of APIs name a backend that does not exist.
     UnknownBackend {
         /// The name that the tables give.
+        backend: Box<str>,
+    },
+    /// A backend has a name that none may have.
+    ReservedName {
+        /// The name.
         backend: Box<str>,
     },
 }
@@ -143,10 +153,17 @@ impl LookupKind for Domains {
         domain.bases()
     }
 
-    fn prepare(_: &DomainRef, domain: Option<&Domain>, ring: &LiveRing) -> Vec<Defect> {
+    fn prepare(
+        _: &DomainRef,
+        domain: Option<&Domain>,
+        ring: &LiveRing,
+        reserved: &ReservedNames,
+    ) -> Vec<Defect> {
         let defects = RefCell::default();
         if let Some(domain) = domain {
             domain.open_credentials(|backend, sealed| open(ring, backend, sealed, &defects));
+            let bad = domain.backends().filter(|name| reserved.holds(name));
+            defects.borrow_mut().extend(bad.map(reserved_name));
         }
         defects.into_inner()
     }
@@ -174,8 +191,16 @@ impl LookupKind for Backends {
         backend.basis().into_iter().collect()
     }
 
-    fn prepare(key: &BackendName, backend: Option<&Backend>, ring: &LiveRing) -> Vec<Defect> {
-        let defects = RefCell::default();
+    fn prepare(
+        key: &BackendName,
+        backend: Option<&Backend>,
+        ring: &LiveRing,
+        reserved: &ReservedNames,
+    ) -> Vec<Defect> {
+        let defects = RefCell::new(Vec::new());
+        if reserved.holds(key.as_str()) {
+            defects.borrow_mut().push(reserved_name(key.as_str()));
+        }
         match backend {
             Some(backend) => {
                 backend.open_credential(|name, sealed| open(ring, name, sealed, &defects));
@@ -187,6 +212,10 @@ impl LookupKind for Backends {
         }
         defects.into_inner()
     }
+}
+
+fn reserved_name(backend: &str) -> Defect {
+    Defect::ReservedName { backend: backend.into() }
 }
 
 /// Opens a backend's credential, and reports one that cannot be opened.

@@ -81,7 +81,7 @@ impl Keeper {
     }
 
     async fn bring_in_step(&mut self) -> Result<(), RoundError> {
-        let described = self.reader.read().await?;
+        let (described, installation) = self.reader.read().await?;
         let plan = Plan::of(&described, &self.rules);
         self.status.planned(&plan);
         match &mut self.sink {
@@ -89,14 +89,13 @@ impl Keeper {
                 let leads = folder.leads()?;
                 self.led = leads;
                 self.status.metrics().leads(leads);
-                if leads && folder.keep(&plan)? {
+                if leads && folder.keep(&plan, installation)? {
                     self.status.metrics().changed(RouteChange::Written);
                     tracing::info!(backends = plan.backends().len(), "wrote the routes");
                 }
                 Ok(())
             }
             Sink::Cluster(cluster) => {
-                let Some(installation) = self.reader.installation() else { return Ok(()) };
                 let leads = cluster.leads(installation).await;
                 self.led = *leads.as_ref().unwrap_or(&false);
                 self.status.metrics().leads(self.led);
@@ -121,8 +120,11 @@ impl RoundError {
     const fn is_for_people(&self) -> bool {
         matches!(
             self,
-            Self::Folder(FolderError::NothingLeft { .. })
-                | Self::Cluster(ClusterError::NothingLeft)
+            Self::Folder(
+                FolderError::NothingLeft { .. }
+                    | FolderError::AnotherInstallation { .. }
+                    | FolderError::NoInstallation { .. }
+            ) | Self::Cluster(ClusterError::NothingLeft)
         )
     }
 
@@ -134,6 +136,9 @@ impl RoundError {
             Self::Folder(FolderError::Io { .. } | FolderError::Untrusted { .. }) => {
                 (RoutePart::Folder, Missing::new("--dir", "the file cannot be written"))
             }
+            Self::Folder(
+                FolderError::AnotherInstallation { .. } | FolderError::NoInstallation { .. },
+            ) => (RoutePart::Folder, Missing::new("--dir", ANOTHER_INSTALLATION)),
             Self::Folder(FolderError::NothingLeft { .. })
             | Self::Cluster(ClusterError::NothingLeft) => {
                 (RoutePart::NothingLeft, Missing::new("routes", NOTHING_LEFT))
@@ -150,3 +155,4 @@ impl RoundError {
 }
 
 const NOTHING_LEFT: &str = "no backend is left, so nothing is removed";
+const ANOTHER_INSTALLATION: &str = "the file is not of this installation, so it stays as it is";

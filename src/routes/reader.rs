@@ -65,29 +65,27 @@ impl BackendReader {
         Self { settings, connection: None, installation: None }
     }
 
-    /// The installation that answered, once one has.
-    pub(crate) fn installation(&self) -> Option<Installation> {
-        self.installation
-    }
-
-    /// Reads all backends.
+    /// Reads all backends, and the installation that they belong to.
     ///
     /// # Errors
     ///
     /// If the database cannot be reached or used, or belongs to another installation than at first.
     /// The next call connects again.
-    pub(crate) async fn read(&mut self) -> Result<Vec<Described>, ReadError> {
+    pub(crate) async fn read(&mut self) -> Result<(Vec<Described>, Installation), ReadError> {
         let connection = self.connection.take().filter(Connection::is_current);
         let mut connection = match connection {
             Some(connection) => connection,
             None => connect_one(&self.settings).await?,
         };
-        let described = self.ask(&mut connection).await?;
+        let answer = self.ask(&mut connection).await?;
         self.connection = Some(connection);
-        Ok(described)
+        Ok(answer)
     }
 
-    async fn ask(&mut self, connection: &mut Connection) -> Result<Vec<Described>, ReadError> {
+    async fn ask(
+        &mut self,
+        connection: &mut Connection,
+    ) -> Result<(Vec<Described>, Installation), ReadError> {
         let key = self.settings.key;
         let failed = |reason: String| ReadError::Failed { key, reason };
         let asked = timeout(PATIENCE, connection.fetch_one(sqlx::raw_sql(BACKENDS))).await;
@@ -109,7 +107,7 @@ impl BackendReader {
         let text: String = row.try_get("backends").map_err(unread)?;
         let described = serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
         self.installation = Some(from);
-        Ok(described)
+        Ok((described, from))
     }
 
     /// Closes the connection. One that is only dropped costs a pooler its connection to the server.

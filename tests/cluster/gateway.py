@@ -18,6 +18,11 @@ def for_service(namespace: str, secret: str = "") -> dict:
         readme.block(readme.CHART, "yaml", "- name: patgate").replace("authz", namespace)
     )
     cluster(config, "patgate").update(snippet)
+    # As shipped, the port without TLS is for trials on one machine.
+    [plain] = [
+        item for item in config["static_resources"]["listeners"] if item["name"] == "gateway"
+    ]
+    plain["address"]["socket_address"]["address"] = "0.0.0.0"
     if secret:
         for service in grpc_services(config):
             service["initial_metadata"].append({"key": "patgate-secret", "value": secret})

@@ -189,6 +189,8 @@ fn main() -> ExitCode {
         routes::two_replicas_share_a_folder,
         routes::a_dead_keeper_ends_the_process,
         routes::an_export_is_the_same_each_time,
+        routes::a_restored_copy_leaves_the_file_alone,
+        routes::a_reserved_name_leads_nowhere,
         cli::audit::each_change_is_recorded_once,
         cli::audit::the_record_can_be_searched,
         cli::caches::a_replica_that_starts_later_obeys_a_change,

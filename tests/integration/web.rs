@@ -28,6 +28,7 @@ use patgate::{
         },
     },
     api::Apis,
+    backend::ReservedNames,
     config::read_keyring,
     decide::ModelReading,
     token::Prefixes,
@@ -167,7 +168,11 @@ pub(crate) async fn patient_service(
     let ring = read_keyring(&world.keyring_file).unwrap();
     let passwords = Passwords::new(NonZeroUsize::new(2).unwrap());
     let apis = Arc::new(apis);
-    let rules = GatewayRules::new(move || Arc::clone(&apis), ModelReading::WhenNeeded);
+    let rules = GatewayRules::new(
+        move || Arc::clone(&apis),
+        ModelReading::WhenNeeded,
+        ReservedNames::default(),
+    );
     SelfService::connect(login, copies, ring, Prefixes::default(), passwords, rules, limit).await
 }
 

@@ -41,6 +41,52 @@ impl FromStr for BackendName {
     }
 }
 
+/// The clusters of the shipped configurations of Envoy that are no backends. A request that names one of
+/// them in `x-upstream-cluster` would reach it: patgate itself, or the collector of traces.
+const SHIPPED_CLUSTERS: [&str; 2] = ["otlp", "patgate"];
+
+/// The names that no backend may have, because the gateway has clusters of its own under them: those of
+/// the shipped configurations, and those that the operator adds. patgate makes no backend of such a name,
+/// gives it no route, and lets no request through to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReservedNames(Vec<Box<str>>);
+
+/// The error for a name that no backend may have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is the name of one of the gateway's own clusters, so no backend may have it; choose another \
+     name (routes.reserved)"
+)]
+pub struct ReservedName(BackendName);
+
+impl ReservedNames {
+    /// Adds names to those that are always reserved.
+    pub fn with(more: impl IntoIterator<Item = String>) -> Self {
+        let shipped = SHIPPED_CLUSTERS.into_iter().map(Box::from);
+        Self(shipped.chain(more.into_iter().map(String::into_boxed_str)).collect())
+    }
+
+    /// Returns whether a name is reserved.
+    pub fn holds(&self, name: &str) -> bool {
+        self.0.iter().any(|reserved| **reserved == *name)
+    }
+
+    /// Checks the name of a backend that shall be made.
+    ///
+    /// # Errors
+    ///
+    /// If the name is reserved.
+    pub fn admit(&self, name: &BackendName) -> Result<(), ReservedName> {
+        if self.holds(name.as_str()) { Err(ReservedName(name.clone())) } else { Ok(()) }
+    }
+}
+
+impl Default for ReservedNames {
+    fn default() -> Self {
+        Self::with([])
+    }
+}
+
 impl fmt::Display for BackendName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
@@ -110,6 +156,47 @@ impl Backend {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every cluster of the shipped configurations is a backend of the examples, reserved, or has a name
+    /// that no backend can have.
+    #[test]
+    fn clusters_that_are_shipped() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../envoy");
+        let reserved = ReservedNames::default();
+        let mut seen = 0;
+        for file in std::fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            if path.extension().is_none_or(|end| end != "yaml") {
+                continue;
+            }
+            // With what the document switches on by removing these marks.
+            let text = std::fs::read_to_string(&path).unwrap().replace("\n#~", "\n");
+            let read: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+            let clusters = read["static_resources"]["clusters"].as_array();
+            for cluster in clusters.into_iter().flatten() {
+                let name = cluster["name"].as_str().unwrap();
+                let is_backend = name.starts_with("model-");
+                let cannot_be = name.parse::<BackendName>().is_err();
+                assert!(is_backend || cannot_be || reserved.holds(name), "{name} of {path:?}");
+                seen += 1;
+            }
+        }
+        assert!(seen >= 12, "{seen}");
+    }
+
+    #[test]
+    fn reserved_names() {
+        let name = |text: &str| text.parse::<BackendName>().unwrap();
+        let some = ReservedNames::with(["internal-api".to_owned()]);
+        for reserved in ["patgate", "otlp", "internal-api"] {
+            let told = some.admit(&name(reserved)).unwrap_err().to_string();
+            assert!(told.contains(reserved) && told.contains("routes.reserved"), "{told}");
+        }
+        for free in ["patgate-1", "patgat", "model-acme", "internal"] {
+            assert_eq!(some.admit(&name(free)), Ok(()));
+        }
+        assert!(!ReservedNames::default().holds("internal-api"));
+    }
 
     #[test]
     fn names() {

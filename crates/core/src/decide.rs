@@ -25,7 +25,7 @@ pub use self::{
 };
 use crate::{
     api::{Entity, MatchedRule},
-    backend::Backend,
+    backend::{Backend, ReservedNames},
     domain::{Domain, DomainRef},
     model_list::{ListForm, UsableModels},
     operation::EntityType,
@@ -94,8 +94,8 @@ pub enum AuthorizationProgress<'p, 's> {
 ///
 /// Returns `PermissionDenied` without a difference between a domain that is unknown, disabled or out
 /// of the token's reach; `OtherEntity` if the operation is permitted on other entities; and
-/// `Unavailable` if the backend's credential could not be opened, or the backend that the table
-/// names does not exist.
+/// `Unavailable` if the backend's credential could not be opened, the backend that the table names does
+/// not exist, or its name is one of `reserved`.
 #[inline(never)] // A stage of which `make bench-check` counts the instructions.
 pub(crate) fn authorize<'p, 's>(
     principal: &'p Principal,
@@ -103,6 +103,7 @@ pub(crate) fn authorize<'p, 's>(
     domain: Option<&'s Arc<Domain>>,
     own: Option<&'s Backend>,
     reading: ModelReading,
+    reserved: &'s ReservedNames,
 ) -> Result<AuthorizationProgress<'p, 's>, Denial> {
     let denied = || denied(principal, Some(rule));
     let operation = rule.operation;
@@ -113,7 +114,7 @@ pub(crate) fn authorize<'p, 's>(
         .filter(|(_, grants)| grants.permits(operation))
         .ok_or_else(denied)?;
     let every = grants.scoped(operation, on, None);
-    let permitted = Permitted { principal, rule, domain, grants, own, every };
+    let permitted = Permitted { principal, rule, domain, grants, own, reserved, every };
     let entity = match rule.entity {
         Entity::None => None,
         Entity::Named(name) => Some(name),
@@ -142,6 +143,8 @@ struct Permitted<'p, 's> {
     grants: &'p DomainGrants,
     /// The backend that the rule or its table names.
     own: Option<&'s Backend>,
+    /// The names that no backend may have.
+    reserved: &'s ReservedNames,
     /// Whether a scope covers every entity of the type.
     every: bool,
 }
@@ -150,7 +153,7 @@ impl<'p> Permitted<'p, '_> {
     /// Authorizes a request about one entity, or about none in particular.
     #[inline(always)] // Once in each of the two callers, as a part of what is counted there.
     fn authorize(self, entity: Option<&str>) -> Result<Authorized<'p>, Denial> {
-        let Self { principal, rule, domain, grants, own, every } = self;
+        let Self { principal, rule, domain, grants, own, reserved, every } = self;
         let operation = rule.operation;
         let on = rule.entity_type;
         let denied = || denied(principal, Some(rule));
@@ -168,9 +171,12 @@ impl<'p> Permitted<'p, '_> {
             }
         }
         let model = entity.filter(|_| on == EntityType::Models);
-        let upstream = choose_upstream(rule, domain, own, model).map_err(|why| match why {
+        let chosen = choose_upstream(rule, domain, own, model, reserved);
+        let upstream = chosen.map_err(|why| match why {
             NoUpstream::UnlistedModel => another(LimitedBy::Domain),
-            NoUpstream::UnknownBackend(_) | NoUpstream::UnopenedCredential(_) => {
+            NoUpstream::UnknownBackend(_)
+            | NoUpstream::ReservedName(_)
+            | NoUpstream::UnopenedCredential(_) => {
                 Denial { refusal: Refusal::Unavailable, ..denied() }
             }
         })?;

@@ -17,7 +17,7 @@ pub use self::{
 };
 use crate::{
     api::{ApiStyle, Apis, Entity},
-    backend::Backend,
+    backend::{Backend, ReservedNames},
     body::{Body, BodyForm, ModelName},
     clock::Moment,
     decide::{AuthorizationProgress, Authorized, ModelReading},
@@ -45,6 +45,8 @@ pub struct Evidence<'a> {
     pub body: Option<Body<'a>>,
     /// When the body is read for the model.
     pub model_reading: ModelReading,
+    /// The names that no backend may have.
+    pub reserved: &'a ReservedNames,
     /// Whether possession of the token is presumed, because only its id was given.
     pub presumed: bool,
     /// The result of parsing the request.
@@ -120,7 +122,9 @@ impl Evidence<'_> {
     fn authorize(&self) -> Result<Authorized<'_>, Denial> {
         let request = self.request.map_err(|rejected| rejected.refusal)?;
         let located = request.authenticate(self.principal, self.now)?.locate()?;
-        match located.authorize(self.domain, self.backend, self.model_reading)? {
+        let authorized =
+            located.authorize(self.domain, self.backend, self.model_reading, self.reserved);
+        match authorized? {
             AuthorizationProgress::Authorized(authorized) => Ok(authorized),
             AuthorizationProgress::NeedsModel(needs) => {
                 let model = self.read(needs.form());

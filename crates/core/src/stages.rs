@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use crate::{
     api::MatchedRule,
-    backend::{Backend, BackendName},
+    backend::{Backend, BackendName, ReservedNames},
     clock::Moment,
     decide::{self, AuthorizationProgress, ModelReading},
     domain::{Domain, DomainRef},
@@ -104,7 +104,8 @@ impl<'s> Located<'s> {
         domain: Option<&'s Arc<Domain>>,
         backend: Option<&'s Backend>,
         reading: ModelReading,
+        reserved: &'s ReservedNames,
     ) -> Result<AuthorizationProgress<'s, 's>, Denial> {
-        decide::authorize(self.principal, self.rule, domain, backend, reading)
+        decide::authorize(self.principal, self.rule, domain, backend, reading, reserved)
     }
 }

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     api::{Entity, MatchedRule},
+    backend::ReservedNames,
     body::BodyForm,
     clock::Moment,
     decide::{
@@ -64,8 +65,8 @@ pub fn listing<T>(
         upstream: None,
         answer: Some(ListForm::OpenaiModels),
     };
-    let domain = acme();
-    match authorize(&principal, &rule, Some(&domain), None, ModelReading::WhenNeeded) {
+    let (domain, reserved) = (acme(), ReservedNames::default());
+    match authorize(&principal, &rule, Some(&domain), None, ModelReading::WhenNeeded, &reserved) {
         Ok(AuthorizationProgress::Authorized(Authorized::List(listing))) => {
             then(listing.for_tests(form, model))
         }
@@ -90,8 +91,8 @@ pub fn awaits_body() -> AwaitsBody {
         upstream: None,
         answer: None,
     };
-    let domain = acme();
-    match authorize(&principal, &rule, Some(&domain), None, ModelReading::WhenNeeded) {
+    let (domain, reserved) = (acme(), ReservedNames::default());
+    match authorize(&principal, &rule, Some(&domain), None, ModelReading::WhenNeeded, &reserved) {
         Ok(AuthorizationProgress::NeedsModel(needs)) => needs.await_body(),
         other => panic!("{other:?}"),
     }

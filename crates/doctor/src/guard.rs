@@ -124,6 +124,9 @@ fn weakness(matcher: &Value) -> Option<String> {
     } else if word.is_some_and(|word| !generic(word)) {
         None
     } else {
+        // A part of the word is as secret as the word.
+        let shown = value.has("bool_match") || word.is_some();
+        let value = if shown { value.to_string() } else { "another match than `exact`".to_owned() };
         Some(format!("`{path}` with {value}"))
     }
 }
@@ -163,6 +166,11 @@ pub(crate) fn permission(condition: &Value) -> String {
             format!("{name} {}", in_words(text))
         };
     }
+    for matcher in ["sourced_metadata/metadata_matcher", "metadata"] {
+        if let Some(filter) = condition.text(&format!("{matcher}/filter")) {
+            return format!("metadata of {filter}");
+        }
+    }
     if condition.has("not_rule") {
         return format!("not ({})", permission(condition.at("not_rule")));
     }
@@ -191,6 +199,9 @@ mod tests {
         assert!(guard(pass.clone()).is_some_and(|guard| !guard.is_sound()));
         let either = json!({ "or_ids": { "ids": [word.clone(), pass] } });
         assert!(guard(either).is_some_and(|guard| !guard.is_sound()));
+        // A part of the word is not shown.
+        let begins = guard(with(json!({ "string_match": { "prefix": "gateway-7" } }))).unwrap();
+        assert!(!begins.is_sound() && !begins.weak[0].contains("gateway"), "{:?}", begins.weak);
         let or_any = json!({ "or_ids": { "ids": [word.clone(), { "any": true }] } });
         assert!(guard(or_any).is_none());
         let both = json!({ "and_ids": { "ids": [{ "any": true }, word] } });

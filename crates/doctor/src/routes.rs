@@ -8,7 +8,7 @@ use crate::{
     guard::permission,
     matcher::in_words,
     model::{Host, Kind, Route, Target},
-    rules::matches_all,
+    rules::{matches_all, reads_metrics},
     value::{Read, entries},
     view::{Asked, Context, Fate, Unasked, View, connections_are_asked},
 };
@@ -81,7 +81,7 @@ pub(crate) fn list(context: &Context<'_>) -> Vec<Line> {
                 Kind::Http(http) => {
                     let view = context.views.iter().find(|view| std::ptr::eq(view.http, &**http));
                     if let Some(view) = view {
-                        of_view(view, &blank, &mut lines);
+                        of_view(context, view, &blank, &mut lines);
                     }
                 }
             }
@@ -96,11 +96,21 @@ fn of_connections(matched: &Value) -> String {
     if parts.is_empty() { String::new() } else { format!(" [{}]", parts.join(", ")) }
 }
 
-fn of_view(view: &View<'_>, blank: &dyn Fn() -> Line, lines: &mut Vec<Line>) {
+fn of_view(
+    context: &Context<'_>,
+    view: &View<'_>,
+    blank: &dyn Fn() -> Line,
+    lines: &mut Vec<Line>,
+) {
     before_asking(view, blank, lines);
     for host in &view.http.hosts {
         for route in &host.routes {
-            lines.push(of_route(view, host, route, blank()));
+            let line = of_route(view, host, route, blank());
+            lines.push(if reads_metrics(context, route) {
+                Line { unasked: "reads Envoy's metrics only".to_owned(), ..line }
+            } else {
+                line
+            });
         }
         if !host.routes.iter().any(matches_all) {
             lines.push(Line {

@@ -11,12 +11,13 @@ mod exposed;
 mod fail;
 mod guard;
 mod header;
+mod reach;
 mod refused;
 mod route;
 mod see;
 mod steps;
 
-pub(crate) use self::ask::matches_all;
+pub(crate) use self::{ask::matches_all, reach::reads_metrics};
 
 use std::fmt;
 
@@ -248,6 +249,7 @@ const FAMILIES: &[&[Rule]] = &[
     body::RULES,
     steps::RULES,
     exposed::RULES,
+    reach::RULES,
 ];
 
 /// Returns every rule.

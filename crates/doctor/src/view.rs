@@ -27,6 +27,10 @@ pub(crate) struct Context<'p> {
     pub(crate) views: Vec<View<'p>>,
     /// Clusters that only patgate may open.
     pub(crate) protected: BTreeSet<&'p str>,
+    /// Clusters that Envoy itself calls.
+    pub(crate) services: BTreeSet<&'p str>,
+    /// Clusters that lead to the admin interface of this Envoy.
+    pub(crate) admin: BTreeSet<&'p str>,
 }
 
 /// A filter chain that serves HTTP.
@@ -104,8 +108,17 @@ impl<'p> Context<'p> {
                 }
             }
         }
-        let protected = protected::find(proxy, &authorizers, &views);
-        Self { proxy, authorizers, views, protected }
+        let services = protected::services(proxy);
+        let admin = admin(proxy);
+        let mut protected = protected::find(proxy, &authorizers, &views, &services);
+        // A rule of its own says who may reach it.
+        protected.retain(|name| !admin.contains(name));
+        Self { proxy, authorizers, views, protected, services, admin }
+    }
+
+    /// Whether a cluster leads to the admin interface.
+    pub(crate) fn is_admin(&self, name: &str) -> bool {
+        self.admin.contains(name)
     }
 
     /// The filter chains in which a filter asks patgate.
@@ -139,6 +152,25 @@ impl<'p> Context<'p> {
             own.iter().any(|address| *address != Address::Unknown && known.contains(address))
         })
     }
+}
+
+
+/// The clusters with an endpoint at which the admin interface listens.
+fn admin(proxy: &Proxy) -> BTreeSet<&str> {
+    let own = Address::read(proxy.bootstrap.at("admin/address"));
+    let is_own = |address: &Address| match (&own, address) {
+        // The system chooses the port 0, so nobody can name it.
+        (Address::Socket { port: 0, .. }, _) => false,
+        (Address::Socket { host, port }, Address::Socket { host: other, port: other_port }) => {
+            port == other_port
+                && (host == other || address.is_local() && (own.is_local() || own.is_everywhere()))
+        }
+        (Address::Pipe(path), Address::Pipe(other)) => path == other,
+        _ => false,
+    };
+    let clusters = proxy.clusters.values();
+    let clusters = clusters.filter(|cluster| cluster.addresses.iter().any(is_own));
+    clusters.map(|cluster| cluster.name.as_str()).collect()
 }
 
 impl<'p> View<'p> {

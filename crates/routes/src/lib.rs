@@ -27,7 +27,7 @@ pub use self::{
     object::{ANNOTATION, INSTALLATION, INSTANCE, Kind, MANAGED_BY, MANAGER, Object},
     rules::{InvalidRule, Network, Outside, Rules},
 };
-pub use patgate_core::backend::{BackendName, BackendNameError};
+pub use patgate_core::backend::{BackendName, BackendNameError, ReservedNames};
 
 /// What the names of objects in `deploy/envoy-gateway` and `deploy/istio` have behind `patgate-`. A
 /// backend of such a name would compete with them: one of them closes the paths until patgate has named
@@ -96,7 +96,7 @@ pub struct Refused {
 pub enum Reason {
     #[error(transparent)]
     Name(#[from] BackendNameError),
-    #[error("the name is one of routes.reserved: the gateway has a cluster of that name")]
+    #[error("the name is reserved (routes.reserved): the gateway has a cluster of that name")]
     Reserved,
     #[error("the shipped manifests have objects of that name; choose another one")]
     Shipped,
@@ -141,8 +141,7 @@ pub struct Target {
     pub listeners: Vec<String>,
     /// What the objects belong to.
     pub instance: Instance,
-    /// The identity of the installation whose database the backends come from. A plain Envoy has no
-    /// use for it.
+    /// The identity of the installation whose database the backends come from.
     pub installation: String,
     /// The authorities of backends with TLS, in place of those of the system: for Envoy the path of a
     /// PEM file, for Envoy Gateway the name of a ConfigMap, for Istio that of a Secret.
@@ -202,17 +201,29 @@ impl Plan {
     }
 
     /// Returns the text of a file: clusters for a plain Envoy, which watches it, or the objects for
-    /// Kubernetes.
+    /// Kubernetes. Its first line is a comment that names the installation: see [`installation_of`].
     pub fn file(&self, target: &Target) -> String {
+        let header = format!("{HEADER}{}\n", target.installation);
         if target.gateway == Gateway::Envoy {
             let clusters = self.backends().map(|backend| envoy::cluster(backend, target));
-            return yaml::document(&envoy::discovered(clusters));
+            return header + &yaml::document(&envoy::discovered(clusters));
         }
         let objects = self.objects(target);
         let documents: Vec<String> =
             objects.iter().map(|object| yaml::document(&object.content)).collect();
-        documents.join("---\n")
+        header + &documents.join("---\n")
     }
+}
+
+/// What the first line of a file begins with. It is replaced together with the rest of the file, so the
+/// two never disagree.
+const HEADER: &str = "# patgate/installation: ";
+
+/// Returns the installation that a file of [`Plan::file`] names; `None` if it names none.
+pub fn installation_of(file: &[u8]) -> Option<&str> {
+    let first = file.split(|byte| *byte == b'\n').next()?;
+    let named = first.strip_prefix(HEADER.as_bytes())?;
+    std::str::from_utf8(named).ok().filter(|named| !named.is_empty())
 }
 
 impl Gateway {
@@ -251,7 +262,7 @@ impl Backend {
         if SHIPPED.contains(&name.as_str()) {
             return Err(Reason::Shipped);
         }
-        if rules.reserved.iter().any(|reserved| reserved == name.as_str()) {
+        if rules.reserved.holds(name.as_str()) {
             return Err(Reason::Reserved);
         }
         let api = match described.kind.as_str() {

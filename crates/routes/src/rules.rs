@@ -7,6 +7,8 @@ use std::{
     str::FromStr,
 };
 
+use patgate_core::backend::ReservedNames;
+
 use crate::{
     address::{Address, DnsName, Host},
     host_rule::{HostRule, Match, is_below},
@@ -20,7 +22,7 @@ pub struct Rules {
     /// Where the DNS names of backends are.
     pub hosts: Vec<HostRule>,
     /// Names that no backend has: those of the gateway's own clusters.
-    pub reserved: Vec<String>,
+    pub reserved: ReservedNames,
 }
 
 /// A network of IP addresses, such as `10.20.0.0/16`.
@@ -227,7 +229,7 @@ mod tests {
         Rules {
             networks: networks.iter().map(|text| text.parse().unwrap()).collect(),
             hosts: hosts.iter().map(|text| text.parse().unwrap()).collect(),
-            reserved: Vec::new(),
+            reserved: ReservedNames::default(),
         }
     }
 

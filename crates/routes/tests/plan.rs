@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use patgate_routes::{
     ANNOTATION, Described, Gateway, INSTALLATION, INSTANCE, Kind, MANAGED_BY, MANAGER, Plan,
-    Reason, Rules, Target,
+    Reason, ReservedNames, Rules, Target, installation_of,
 };
 use proptest::{collection::vec, prelude::*};
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ fn rules() -> Rules {
         hosts: ["*.models.example", "https://*.models.example:8443"]
             .map(|rule| rule.parse().unwrap())
             .into(),
-        reserved: vec!["patgate".into()],
+        reserved: ReservedNames::with(["collector".into()]),
     }
 }
 
@@ -60,6 +60,7 @@ fn refusals() {
         (described("../a", "http://10.20.0.7", "vllm"), "expected a backend's name"),
         (described(&long, "http://10.20.0.7", "vllm"), "expected a backend's name"),
         (described("patgate", "http://10.20.0.7", "vllm"), "routes.reserved"),
+        (described("collector", "http://10.20.0.7", "vllm"), "routes.reserved"),
         (described("undecided", "http://10.20.0.7", "vllm"), "the shipped manifests"),
         (described("a", "http://10.20.0.7/v1", "vllm"), "must not hold a path"),
         (described("a", "http://10.21.0.7", "vllm"), "routes.networks"),
@@ -328,7 +329,9 @@ proptest! {
         let again = Plan::of(&backends, &rules());
         prop_assert_eq!(&texts, &ALL.map(|gateway| again.file(&target(gateway))));
         for (gateway, text) in ALL.into_iter().zip(&texts).skip(1) {
-            let read: Vec<Value> = text
+            prop_assert_eq!(installation_of(text.as_bytes()), Some("1/2/3"));
+            let (_, objects) = text.split_once('\n').unwrap();
+            let read: Vec<Value> = objects
                 .split("---\n")
                 .filter(|text| !text.is_empty())
                 .map(|text| serde_saphyr::from_str(text).unwrap())

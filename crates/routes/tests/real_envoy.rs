@@ -4,7 +4,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use patgate_routes::{Described, Gateway, Plan, Rules, Target};
+use patgate_routes::{Described, Gateway, Plan, ReservedNames, Rules, Target};
 use serde_json::{Value, json};
 
 fn clusters(authorities: Option<String>) -> Value {
@@ -25,7 +25,7 @@ fn clusters(authorities: Option<String>) -> Value {
         hosts: ["api.example.org:*", "http://*.svc.cluster.local"]
             .map(|host| host.parse().unwrap())
             .into(),
-        reserved: Vec::new(),
+        reserved: ReservedNames::default(),
     };
     let plan = Plan::of(&described, &rules);
     assert_eq!(plan.backends().len(), described.len());

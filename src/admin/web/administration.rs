@@ -353,7 +353,7 @@ impl SelfService {
     ///
     /// # Errors
     ///
-    /// [`Error::Exists`] if another backend has the name.
+    /// [`Error::Exists`] if another backend has the name; [`Error::Invalid`] if none may have it.
     pub async fn create_backend(
         &self,
         caller: &Caller,
@@ -361,6 +361,8 @@ impl SelfService {
         url: &BackendUrl,
         kind: BackendKind,
     ) -> Result<Outcome<()>, Error> {
+        let reserved = &self.rules.reserved;
+        reserved.admit(name).map_err(|error| Error::Invalid(error.to_string()))?;
         self.set_backend(caller, true, name, Some(url), Some(kind)).await
     }
 

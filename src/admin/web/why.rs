@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::{Caller, Error, SelfService, call::call_by};
 use crate::{
     api::{ApiStyle, Apis, TokenScheme},
-    backend::Backend,
+    backend::{Backend, ReservedNames},
     clock::Moment,
     decide::ModelReading,
     domain::{Domain, DomainId, Models, Slug},
@@ -27,6 +27,8 @@ use crate::{
 pub struct GatewayRules {
     tables: Arc<dyn Fn() -> Arc<Apis> + Send + Sync>,
     model_reading: ModelReading,
+    /// The names that no backend may have.
+    pub(super) reserved: ReservedNames,
 }
 
 /// A request to explain. It carries no credential.
@@ -78,8 +80,9 @@ impl GatewayRules {
     pub fn new(
         tables: impl Fn() -> Arc<Apis> + Send + Sync + 'static,
         model_reading: ModelReading,
+        reserved: ReservedNames,
     ) -> Self {
-        Self { tables: Arc::new(tables), model_reading }
+        Self { tables: Arc::new(tables), model_reading, reserved }
     }
 }
 
@@ -126,7 +129,7 @@ impl SelfService {
         if arrives == Arrival::Refused {
             return Ok(Verdict::of_a_refused_path(&asked.method, &asked.path));
         }
-        let mut verdict = decide(&apis, self.rules.model_reading, id, &arriving, facts)?;
+        let mut verdict = decide(&apis, &self.rules, id, &arriving, facts)?;
         if let Some(step) = Step::of_the_gateway(&arrives) {
             verdict.explanation.steps.insert(0, step);
         }
@@ -136,7 +139,7 @@ impl SelfService {
 
 fn decide(
     apis: &Apis,
-    model_reading: ModelReading,
+    rules: &GatewayRules,
     id: TokenId,
     asked: &AskedRequest,
     facts: Facts,
@@ -184,7 +187,8 @@ fn decide(
         target,
         authorization: Some(&authorization),
         body: model.as_ref().map(|_| parts.shown()),
-        model_reading,
+        model_reading: rules.model_reading,
+        reserved: &rules.reserved,
         presumed: true,
         request: request.as_ref(),
         principal: Some(&principal),

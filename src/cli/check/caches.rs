@@ -157,7 +157,15 @@ pub(super) async fn inspect(
     let sealer = Sealer::new(ring.clone(), changes.installation());
     let redis = RedisTier::spawn(&settings, &access, sealer, metrics.clone(), &tasks)?;
     let bounds = AgeBounds { max_staleness, negative_ttl: config.negative_ttl };
-    let tiers = TierContext { redis: None, ring: ring.into(), clock, changes, bounds, metrics };
+    let tiers = TierContext {
+        redis: None,
+        ring: ring.into(),
+        reserved: config.routes.rules.reserved.clone(),
+        clock,
+        changes,
+        bounds,
+        metrics,
+    };
     let load = Arc::new(Load::new(1, config.deadline));
     let (principals, domains, backends) = lookups(postgres, &load, &tasks);
     let principals = Tiers::new(MemoryTier::new(0, 0), principals, tiers.clone());

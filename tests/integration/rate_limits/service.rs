@@ -164,7 +164,7 @@ async fn envoy(suite: &Suite, replica: std::net::SocketAddr, service: &str) -> S
     let filter = unhurried(&filter, "timeout: 0.05s");
     let cluster = unhurried(&cluster, "connect_timeout: 0.1s");
     let mut patch = envoy_patch(suite, &[replica], patient("10s", "10s"));
-    patch["clusters"]["ratelimit"] = json!(service);
+    patch["clusters"]["_ratelimit"] = json!(service);
     let text = configuration(&filter, &cluster);
     suite.stack.start("envoy", json!({ "config_yaml": text, "patch": patch }))
 }

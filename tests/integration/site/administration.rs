@@ -174,7 +174,11 @@ pub(crate) async fn a_domain_is_set_up_over_http(suite: Arc<Suite>) {
     let created = ask("POST", "/api/backends", new.clone()).await;
     assert_eq!((created.status, created.json()), (201, new.clone()));
     assert_eq!(created.header("location"), Some("/api/backends/vllm"));
-    is(&ask("POST", "/api/backends", new).await, 409, "exists");
+    is(&ask("POST", "/api/backends", new.clone()).await, 409, "exists");
+    // The gateway has a cluster of its own under this name.
+    let mut reserved = new;
+    reserved["name"] = "patgate".into();
+    is(&ask("POST", "/api/backends", reserved).await, 400, "invalid");
     let kind = json!({ "kind": "openai" });
     assert_eq!(ask("PATCH", "/api/backends/vllm", kind.clone()).await.status, 204);
     is(&ask("PATCH", "/api/backends/none", kind).await, 404, "not-found");

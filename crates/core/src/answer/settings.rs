@@ -1,16 +1,24 @@
 //! What the operator's configuration says about answers that let a request on.
 
+use std::fmt;
+
 use crate::{credential::CredentialHeader, request::CREDENTIAL_HEADERS, rollout::Treatment};
 
 /// The name of the metadata entry that holds the guard's word. Without it, the guard before the
 /// proxy's router refuses a request, so what patgate was never asked about reaches no backend.
 pub const GUARD: &str = "guard";
 
-/// The settings on which answers depend.
-#[derive(Clone, Debug)]
+/// The settings on which answers depend. `Debug` does not show the guard's word.
+#[derive(Clone)]
 pub struct AnswerSettings {
     pub(super) names: HeaderNames,
     guard_word: Box<str>,
+}
+
+impl fmt::Debug for AnswerSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AnswerSettings").field("names", &self.names).finish_non_exhaustive()
+    }
 }
 
 impl AnswerSettings {

@@ -169,6 +169,7 @@ mod tests {
     use super::*;
     use crate::{
         api::{Entity, MatchedRule},
+        backend::ReservedNames,
         clock::Moment,
         credential::Sealed,
         decide::{AuthorizationProgress, Authorized, ModelReading, authorize},
@@ -221,7 +222,9 @@ mod tests {
             answer,
         };
         let domain = Arc::new(domain.clone());
-        match authorize(principal, &rule, Some(&domain), None, ModelReading::WhenNeeded)? {
+        let reserved = ReservedNames::default();
+        let when = ModelReading::WhenNeeded;
+        match authorize(principal, &rule, Some(&domain), None, when, &reserved)? {
             AuthorizationProgress::Authorized(authorized) => Ok(authorized),
             AuthorizationProgress::NeedsModel(needs) => needs.with(Err(NoModel::NotShown)),
         }

@@ -2,7 +2,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    backend::BackendName,
+    backend::{BackendName, ReservedNames},
     clock::Moment,
     credential::{Credential, CredentialScheme, OpenedCredential, Sealed},
     domain::{DomainId, Slug},
@@ -36,6 +36,7 @@ fn a_backend_that_the_table_names_is_the_whole_answer() {
     let domain = domain.with_credentials(vec![("of-domain".into(), sealed())]);
     domain.open_credentials(|_, _| OpenedCredential::presumed(Some(key("domain"))));
     let domain = Arc::new(domain);
+    let reserved = ReservedNames::with(["kept".to_owned()]);
     let decide = |upstream: Option<&BackendName>, own: Option<&Backend>, operation| {
         let rule = MatchedRule {
             domain: "acme".into(),
@@ -45,7 +46,8 @@ fn a_backend_that_the_table_names_is_the_whole_answer() {
             upstream,
             answer: None,
         };
-        match authorize(&principal, &rule, Some(&domain), own, ModelReading::WhenNeeded) {
+        let when = ModelReading::WhenNeeded;
+        match authorize(&principal, &rule, Some(&domain), own, when, &reserved) {
             Ok(AuthorizationProgress::Authorized(Authorized::Permit(permit))) => {
                 Ok((permit.upstream().to_owned(), permit.credential().cloned()))
             }
@@ -69,5 +71,9 @@ fn a_backend_that_the_table_names_is_the_whole_answer() {
         // A client without the permission learns nothing about the backend.
         let refused = Err(Refusal::PermissionDenied);
         assert_eq!(decide(Some(&name), none, Operation::Delete), refused);
+    } // The gateway has a cluster of its own under that name, and a backend of that name exists.
+    for reserved in ["kept", "patgate", "otlp"] {
+        let (name, own) = (reserved.parse().unwrap(), opened(reserved, "own"));
+        assert_eq!(decide(Some(&name), Some(&own), read), Err(Refusal::Unavailable), "{reserved}");
     }
 }

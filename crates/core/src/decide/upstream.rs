@@ -2,7 +2,7 @@
 
 use crate::{
     api::MatchedRule,
-    backend::{Backend, BackendName, UnopenedCredential},
+    backend::{Backend, BackendName, ReservedNames, UnopenedCredential},
     credential::Credential,
     domain::Domain,
 };
@@ -21,19 +21,23 @@ pub(crate) enum NoUpstream<'a> {
     UnlistedModel,
     /// The backend that the rule or its table names does not exist.
     UnknownBackend(&'a BackendName),
+    /// The backend has the name of a cluster of the gateway that is no backend. The gateway would send
+    /// the request there.
+    ReservedName(&'a str),
     /// The credential of the backend with this name could not be opened.
     UnopenedCredential(&'a str),
 }
 
 /// Chooses the backend that the rule or its table names (`own` is what the store holds under that
 /// name), otherwise the backend of the domain for this model. Name and credential come from the same
-/// one.
+/// one. It is none whose name is reserved.
 #[inline(always)] // A part of what is counted in `Permitted::authorize`.
 pub(crate) fn choose_upstream<'a>(
     rule: &MatchedRule<'a>,
     domain: &'a Domain,
     own: Option<&'a Backend>,
     model: Option<&str>,
+    reserved: &ReservedNames,
 ) -> Result<Upstream<'a>, NoUpstream<'a>> {
     // The domain must be permitted to see the model wherever the request then goes.
     let of_domain = domain.upstream_for(model).ok_or(NoUpstream::UnlistedModel)?;
@@ -46,6 +50,9 @@ pub(crate) fn choose_upstream<'a>(
             (name.as_str(), own.credential())
         }
     };
+    if reserved.holds(name) {
+        return Err(NoUpstream::ReservedName(name));
+    }
     match credential {
         Ok(credential) => Ok(Upstream { name, credential }),
         Err(UnopenedCredential) => Err(NoUpstream::UnopenedCredential(name)),

@@ -35,6 +35,15 @@ impl Address {
         }
     }
 
+    /// Whether what listens there can be reached at every address of this machine.
+    pub(crate) fn is_everywhere(&self) -> bool {
+        let host = match self {
+            Self::Socket { host, .. } => host.parse::<IpAddr>(),
+            _ => return false,
+        };
+        host.is_ok_and(|ip| ip.is_unspecified())
+    }
+
     /// Whether what is sent there stays on this machine.
     pub(crate) fn is_local(&self) -> bool {
         match self {

@@ -51,6 +51,16 @@ pub(super) const RULES: &[Rule] = &[
         check: verify,
     },
     Rule {
+        id: "PG-TLS-CLIENT",
+        severity: Severity::Low,
+        title: "clients may send tokens in the clear",
+        consequence: "Unless something in front ends TLS, whoever reads the network gets every token.",
+        fix: everywhere(
+            "remove the listener, or let it listen on 127.0.0.1, or at an address that only the load balancer or the mesh that ends TLS can reach",
+        ),
+        check: from_clients,
+    },
+    Rule {
         id: "PG-ADMIN-OPEN",
         severity: Severity::High,
         title: "the admin interface listens beyond this machine",
@@ -140,6 +150,26 @@ fn verify(context: &Context<'_>, found: &mut Found) {
     for cluster in context.patgates().chain(context.protected()) {
         if cluster.tls == Tls::Unverified {
             found.add(Place::cluster(&cluster.name), "TLS without `validation_context`");
+        }
+    }
+}
+
+fn from_clients(context: &Context<'_>, found: &mut Found) {
+    // The gateway of a control plane has the listeners that its Gateway names, with their protocol.
+    if context.proxy.maker != Maker::Envoy {
+        return;
+    }
+    for view in context.asking() {
+        let socket = view.chain.config.at("transport_socket/typed_config");
+        if !matches!(socket.type_name(), "" | "RawBuffer") {
+            continue;
+        }
+        let more = view.listener.config.list("additional_addresses").iter();
+        let more = more.map(|one| Address::read(one.at("address")));
+        for address in [view.listener.address.clone()].into_iter().chain(more) {
+            if !address.is_local() && address != Address::Unknown {
+                found.add(Place::of(view), format!("{address}, without TLS"));
+            }
         }
     }
 }

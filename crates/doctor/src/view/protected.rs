@@ -17,6 +17,7 @@ pub(super) fn find<'p>(
     proxy: &'p Proxy,
     authorizers: &Authorizers,
     views: &[View<'p>],
+    services: &BTreeSet<&'p str>,
 ) -> BTreeSet<&'p str> {
     let mut found = BTreeSet::new();
     let mut by_header = Vec::new();
@@ -38,11 +39,6 @@ pub(super) fn find<'p>(
         }
     }
     if !by_header.is_empty() {
-        let mut services = BTreeSet::new();
-        collect_services(&proxy.bootstrap, &mut services);
-        for listener in &proxy.listeners {
-            collect_services(&listener.config, &mut services);
-        }
         let names = proxy.clusters.values().map(|cluster| cluster.name.as_str());
         found.extend(names.filter(|name| {
             !services.contains(name)
@@ -54,6 +50,15 @@ pub(super) fn find<'p>(
 }
 
 /// The clusters that Envoy itself calls: for logs, traces, rate limits, control planes.
+pub(super) fn services(proxy: &Proxy) -> BTreeSet<&str> {
+    let mut found = BTreeSet::new();
+    collect_services(&proxy.bootstrap, &mut found);
+    for listener in &proxy.listeners {
+        collect_services(&listener.config, &mut found);
+    }
+    found
+}
+
 fn collect_services<'v>(value: &'v Value, found: &mut BTreeSet<&'v str>) {
     match value {
         Value::Object(fields) => {

@@ -113,6 +113,7 @@ pub const SILENT: [&str; 9] = [
     "rate-limits.yaml",
     "single-step.yaml",
     "traced",
+    "with-metrics",
     "two-replicas",
     "istio",
     "envoy-gateway",
@@ -135,6 +136,9 @@ fn make(name: &str) -> Value {
     if let Some(derived) = derived.iter().find(|one| one.base == name) {
         return derived.everywhere.apply(base(&derived.from), true, &derived.changes);
     }
+    if name == "with-metrics" {
+        return with_metrics(base("envoy.yaml"));
+    }
     let text = match name {
         // As envoy/README.md says.
         "traced" => shipped("envoy.yaml").replace("\n#~", "\n"),
@@ -145,6 +149,16 @@ fn make(name: &str) -> Value {
         }
     };
     serde_saphyr::from_str(&text).unwrap()
+}
+
+/// Adds what metrics.yaml adds, as Envoy does with `--config-yaml`.
+fn with_metrics(mut configuration: Value) -> Value {
+    let more: Value = serde_saphyr::from_str(&shipped("metrics.yaml")).unwrap();
+    for (list, added) in more["static_resources"].as_object().unwrap() {
+        let list = configuration["static_resources"][list].as_array_mut().unwrap();
+        list.extend(added.as_array().unwrap().iter().cloned());
+    }
+    configuration
 }
 
 fn shipped(name: &str) -> String {

@@ -72,7 +72,7 @@ impl Envoy {
 }
 
 /// The binary itself: `.venv/bin/envoy` starts it as a child, which would outlive the test.
-fn binary(project: &Path) -> PathBuf {
+pub fn binary(project: &Path) -> PathBuf {
     let libraries = project.join(".venv/lib");
     let found = fs::read_dir(&libraries).into_iter().flatten().find_map(|python| {
         let path = python.ok()?.path().join("site-packages/envoy/_bin/envoy");

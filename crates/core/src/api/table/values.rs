@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use crate::{
     api::{DomainSource, IdSource, host::HostPattern, template::Template},
-    backend::{BackendName, BackendNameError},
+    backend::{BackendName, BackendNameError, ReservedNames},
     body::BodyForm,
     domain::DomainRef,
     operation::EntityType,
@@ -77,7 +77,9 @@ pub(super) fn domain(text: &str) -> Result<Box<str>, String> {
 }
 
 pub(super) fn backend(text: &str) -> Result<BackendName, String> {
-    text.parse().map_err(|error: BackendNameError| error.to_string())
+    let name: BackendName = text.parse().map_err(|error: BackendNameError| error.to_string())?;
+    ReservedNames::default().admit(&name).map_err(|error| error.to_string())?;
+    Ok(name)
 }
 
 pub(super) fn id_source(

@@ -1,7 +1,7 @@
 //! The conditions in the domain: the rights of the token and of its owner, the model, and the backend.
 
 use super::{
-    Failed, Walk, failed,
+    Evidence, Failed, Walk, failed,
     words::{about, list, scope_miss},
 };
 use crate::{
@@ -164,7 +164,8 @@ impl<'e> Walk<'e> {
         rule: &MatchedRule<'_>,
         model: Option<&str>,
     ) -> Result<(), Failed> {
-        let chosen = choose_upstream(rule, domain, self.evidence.backend, model);
+        let Evidence { backend, reserved, .. } = *self.evidence;
+        let chosen = choose_upstream(rule, domain, backend, model, reserved);
         if let Err(NoUpstream::UnknownBackend(name)) = chosen {
             let detail = format!("the API table names the backend `{name}`, which does not exist");
             let nearest = format!(
@@ -175,6 +176,14 @@ impl<'e> Walk<'e> {
         }
         if let Some(name) = rule.upstream {
             self.passed("upstream", format!("`{name}`, which the API table names"));
+        }
+        if let Err(NoUpstream::ReservedName(name)) = chosen {
+            let detail = format!(
+                "the backend is called `{name}`, which is the name of one of the gateway's own clusters"
+            );
+            let nearest = "make it again under another name, and let the domain or the API table name \
+                           that (routes.reserved)";
+            return failed("upstream", detail, Some(nearest.to_owned()));
         }
         if let Err(NoUpstream::UnopenedCredential(name)) = chosen {
             let detail = format!("the credential of `{name}` cannot be opened");

@@ -6,7 +6,6 @@
   s|^  listeners:|resources:|
   s|^    - name: |    - "@type": type.googleapis.com/envoy.config.listener.v3.Listener\
       name: |
-  s|address: 0.0.0.0, port_value: 8080|address: 127.0.0.1, port_value: 8080|
   s|port_value: 8443|port_value: 443|
   s|path: envoy/certificate.yaml|path: /etc/envoy/certificate.yaml|
   p

@@ -154,7 +154,6 @@ impl<'p> Context<'p> {
     }
 }
 
-
 /// The clusters with an endpoint at which the admin interface listens.
 fn admin(proxy: &Proxy) -> BTreeSet<&str> {
     let own = Address::read(proxy.bootstrap.at("admin/address"));

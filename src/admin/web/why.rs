@@ -137,6 +137,11 @@ impl SelfService {
     }
 }
 
+/// The code of an answer for which a model must be known.
+const NO_MODEL: &str = "invalid_body";
+const NAME_THE_MODEL: &str =
+    "No model was named: enter the one that the client sends. The answer depends on it.";
+
 fn decide(
     apis: &Apis,
     rules: &GatewayRules,
@@ -197,7 +202,12 @@ fn decide(
         backend: backend.as_ref(),
         now: Moment(now),
     };
-    let mut verdict = evidence.verdict(&evidence.decide());
+    let decision = evidence.decide();
+    let mut verdict = evidence.verdict(&decision);
+    // The gateway's own words would be about a body, for which this page does not ask.
+    if model.is_none() && decision.code() == NO_MODEL {
+        verdict.message = Some(NAME_THE_MODEL.to_owned());
+    }
     verdict.explanation.steps.retain(|step| step.step != UPSTREAM_STEP);
     Ok(verdict)
 }

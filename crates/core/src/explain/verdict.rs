@@ -4,12 +4,7 @@ use serde::Serialize;
 
 use super::{Arrival, Evidence, Explanation, Step};
 use crate::{
-    answer,
-    body::ModelName,
-    decide::AnsweredList,
-    decision::Decision,
-    refusal::{NoModel, Refusal},
-    request::without_query,
+    answer, body::ModelName, decide::AnsweredList, decision::Decision, request::without_query,
     wording,
 };
 
@@ -74,11 +69,6 @@ impl Evidence<'_> {
             status: answer::status(decision, self.api_style()),
             code: decision.code(),
             message: decision.denial().map(|denial| {
-                if denial.refusal == Refusal::NoModel(NoModel::NotShown) && self.body.is_none() {
-                    return "No model was named: enter the one that the client sends. The answer \
-                            depends on it."
-                        .to_owned();
-                }
                 let model = self.model();
                 let model = model.as_ref().map(ModelName::as_str);
                 wording::message(denial, &self.message_context(model))

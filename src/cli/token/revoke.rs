@@ -68,8 +68,10 @@ pub(super) async fn revoke(
 ) -> anyhow::Result<()> {
     let Arguments { id, stdin: _, user, domain, key, yes, wait } = arguments;
     let outcome = if let Some(group) = TokenGroup::of(user, domain, key) {
-        // A revocation needs no key ring, so one that cannot be read does not prevent it.
-        let admin = session.with_keys(admin.clone()).unwrap_or_else(|_| admin.clone());
+        // A revocation needs no key ring: one that is there warns of its current key, and one that
+        // cannot be read prevents nothing.
+        let with_keys = group.key().and_then(|_| session.with_keys(admin.clone()).ok());
+        let admin = with_keys.unwrap_or_else(|| admin.clone());
         if !yes {
             let count = admin.count_live_tokens(&group).await?;
             show_warnings(admin.warning_about(&group).as_slice());

@@ -226,7 +226,7 @@ const REFUSED: &[(i32, &str, &[&str])] = &[
             "domain create new --name New --upstream model-acme --all-models --no-models",
             "token create t --user ann@example.com --expires-in 1h --expires-at 2030-01-31T00:00:00Z",
             "token revoke {token} --stdin",
-            "token revoke --user ann@example.com --domain acme",
+            "token revoke --stdin --user ann@example.com",
             "token rotate {token} --expires-in 1h --expires-at 2030-01-31T00:00:00Z",
             "keyring add --id k2 --stdin",
         ],

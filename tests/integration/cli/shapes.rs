@@ -65,8 +65,8 @@ const SHAPES: &[(&str, &str, &[&str])] = &[
     ("domain update acme --mode shadow", "", &[DOMAIN, "models roles"]),
     ("domain disable acme", "", &[DOMAIN, "models roles"]),
     ("audit list", "/0", &[AUDIT]),
-    ("keyring list", "/0", &["id mints"]),
-    ("keyring list --count", "/0", &["credentials id live_tokens mints"]),
+    ("keyring list", "/0", &["id in_file mints"]),
+    ("keyring list --count", "/0", &["credentials id in_file live_tokens mints"]),
     ("keyring add --id k2", "", &["message"]),
     ("config check", "/0", &["key source value"]),
 ];

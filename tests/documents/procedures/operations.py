@@ -81,7 +81,7 @@ def run_why(p: Procedure) -> None:
     logs = [p.folder / f"replica-{n}.log" for n in (1, 2)]
     p.until("the decision in a log", lambda: any(id in log.read_text() for log in logs))
     p.fill("6f1c0b1e-…", id)
-    found = p.follow(DOCUMENT, "why-was-a-request-refused", 2)[0].text()
+    found = p.follow(DOCUMENT, "why-was-a-request-refused", 3)[0].text()
     p.expect("the decision", "permission_denied" in found and id in found, found)
 
 

@@ -16,24 +16,24 @@ def run_routes(p: Procedure) -> None:
     # Its address counts here.
     site.cli("backend", "update", "model-acme", "--url", site.backend.url)
     folder = p.folder / "routes"
-    folder.mkdir(mode=0o755)
     listen = f"127.0.0.1:{free_port()}"
     p.env |= {"PATGATE_POSTGRES_URL": site.url("router"), "PATGATE_ROUTES_LISTEN": listen}
     p.fill("PASSWORD '…'", "PASSWORD 'router-password'")
     p.sql(DOCUMENT, "the-login", 1, site.url("postgres"))
+    exported = p.follow(DOCUMENT, "routes-from-the-database", 1)[0].text()
+    names = [cluster["name"] for cluster in yaml.safe_load(exported)["resources"]]
+    p.expect("one cluster", names == ["model-acme"], names)
+    # This backend is on this machine, too.
     p.fill("routes.networks=10.20.0.0/16", "routes.networks=127.0.0.1/32")
-    p.fill("--dir /etc/envoy/routes", f"--dir {folder}")
+    p.fill("/etc/envoy/routes", str(folder))
     stays = {
         "patgate --set routes.networks=10.20.0.0/16 sync": lambda: answers(
             f"http://{listen}/readyz"
         )
     }
-    exported = p.follow(DOCUMENT, "routes-from-the-database", 1, stays=stays)[0].text()
-    names = [cluster["name"] for cluster in yaml.safe_load(exported)["resources"]]
-    p.expect("one cluster", names == ["model-acme"], names)
+    p.follow(DOCUMENT, "routes-from-the-database", 2, stays=stays)
 
     # In place of the clusters of the models.
-    p.fill("/etc/envoy/routes", str(folder))
     config = yaml.safe_load((ROOT / "envoy/envoy.yaml").read_text())
     clusters = config["static_resources"]["clusters"]
     clusters[:] = [cluster for cluster in clusters if cluster["name"] == "patgate"]

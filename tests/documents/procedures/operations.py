@@ -98,7 +98,7 @@ def run_leak(p: Procedure) -> None:
     gateway.answers(401, leaked["token"], code="token_revoked")
     gateway.answers(200, other["token"])
 
-    fourth = None
+    fourth = fifth = None
 
     def still_alive() -> None:
         gateway.answers(200, other["token"])
@@ -110,16 +110,25 @@ def run_leak(p: Procedure) -> None:
         fourth = site.token("fourth")["token"]
         gateway.answers(200, fourth)
 
+    def another() -> None:
+        nonlocal fifth
+        gateway.answers(401, fourth, code="token_revoked")
+        fifth = site.token("fifth")["token"]
+        gateway.answers(200, fifth)
+
     commands = {
         "patgate token revoke --user ada@example.com --yes": still_alive,
         "patgate token revoke --domain": revoked_and_one_more,
+        "patgate token revoke --key": another,
     }
     counted = {"patgate token revoke --user ada@example.com  ": 2}
+    p.fill("KEY_ID", (p.folder / "keyring").read_text().partition(":")[0])
     ran = p.follow(DOCUMENT, "when-a-token-leaks", 2, exits=counted, before=commands)
     p.expect("says how many", re.search(r"\b2\b", ran[0].text()), ran[0].text())
-    gateway.answers(401, fourth, code="token_revoked")
+    for token in (fourth, fifth):
+        gateway.answers(401, token, code="token_revoked")
     lines = json.loads(site.cli("audit", "list", "--action", "token.revoke", "--output", "json"))
-    p.expect("four lines of the audit log", len(lines) == 4, lines)
+    p.expect("five lines of the audit log", len(lines) == 5, lines)
 
 
 def run_health(p: Procedure) -> None:

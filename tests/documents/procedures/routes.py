@@ -53,3 +53,27 @@ def run_routes(p: Procedure) -> None:
     p.expect("the new backend", answer.headers["x-backend"] == "model-beta", answer.headers)
     mode = (folder / "clusters.yaml").stat().st_mode & 0o777
     p.expect("the mode 0644", mode == 0o644, oct(mode))
+
+
+def run_adopted(p: Procedure) -> None:
+    """The folder of another installation is left alone, and is taken over by the command."""
+    site = Site(p)
+    site.populated()
+    folder = p.folder / "routes"
+    folder.mkdir(mode=0o755)
+    p.env |= {"PATGATE_POSTGRES_URL": site.url("router")}
+    p.env |= {"PATGATE_ROUTES_LISTEN": f"127.0.0.1:{free_port()}"}
+    p.fill("PASSWORD '…'", "PASSWORD 'router-password'")
+    p.sql(DOCUMENT, "the-login", 1, site.url("postgres"))
+    sync = "patgate --set routes.networks=127.0.0.1/32 sync --for envoy --dir"
+    p.given(f"{sync} {folder} --once")
+    before = (folder / "clusters.yaml").read_text()
+    site.cli("installation", "renew")
+    p.given(f"! {sync} {folder} --once")
+    p.expect("the file as before", (folder / "clusters.yaml").read_text() == before, before)
+    p.fill("patgate … sync --for envoy --dir", sync)
+    p.fill("/etc/envoy/routes", str(folder))
+    p.follow(DOCUMENT, "after-a-restore", 2)
+    after = (folder / "clusters.yaml").read_text()
+    p.expect("another name in the first line", after.split()[1:] != before.split()[1:], after)
+    p.expect("the same routes", yaml.safe_load(after) == yaml.safe_load(before), after)

@@ -35,9 +35,9 @@ CLAIMS = (
     ("NEW.md", "", "# New\n\n1. Run `kubectl get pods`.\n", "the command `kubectl get pods`"),
     (
         "claims.toml",
-        'heading = "running-it"\nblocks = [1, ',
-        'heading = "running-it"\nblocks = [',
-        "docs/self-service.md:12 (#running-it, block 1, sh)",
+        'heading = "from-nothing"\nblocks = [1, ',
+        'heading = "from-nothing"\nblocks = [',
+        "(#from-nothing, block 1, sh)",
     ),
     ("claims.toml", 'by = "restore"', 'by = "restored"', "there is no procedure 'restored'"),
     (
@@ -63,6 +63,18 @@ CLAIMS = (
         'finds = "# sync.yaml"',
         'finds = "apiVersion: apps/v1"',
         "does not have 'apiVersion: apps/v1'",
+    ),
+    (
+        "claims.toml",
+        'finds = "The decision log"',
+        'finds = "Upgrading"',
+        "does not have 'Upgrading'",
+    ),
+    (
+        "deploy/machines/README.md",
+        "```console\n$ install -D -m 0644 deploy/machines/patgate.logrotate",
+        "```sh\n$ install -D -m 0644 deploy/machines/patgate.logrotate",
+        "does not have 'The decision log'",
     ),
     (
         "claims.toml",

@@ -15,7 +15,8 @@ import psutil
 HANGS_AFTER = 120
 
 # Descriptor 9 brings the commands, 8 takes the status of each; commands have neither. With `must`,
-# a command that fails ends this shell, as it would with a script.
+# a command that fails ends this shell, as it would with a script. A document may forbid `>` to
+# replace files, so the file of the output is opened by `>|`.
 DRIVER = r"""
 exec 9<&"$1" 8>&"$2"
 eval "exec $1<&- $2>&-"
@@ -24,12 +25,12 @@ set --
 while read -r -d '' -u 9 _mode && read -r -d '' -u 9 _input && read -r -d '' -u 9 _output \
     && read -r -d '' -u 9 _command; do
     case $_mode in
-        must) eval "$_command" <"$_input" >"$_output" 2>&1 8>&- 9<&-; _status=0 ;;
+        must) eval "$_command" <"$_input" >|"$_output" 2>&1 8>&- 9<&-; _status=0 ;;
         may)
             _status=0
-            eval "$_command" <"$_input" >"$_output" 2>&1 8>&- 9<&- || _status=$?
+            eval "$_command" <"$_input" >|"$_output" 2>&1 8>&- 9<&- || _status=$?
             ;;
-        stays) { eval "$_command"; } <"$_input" >"$_output" 2>&1 8>&- 9<&- & _status=0 ;;
+        stays) { eval "$_command"; } <"$_input" >|"$_output" 2>&1 8>&- 9<&- & _status=0 ;;
     esac
     echo "$_status" >&8
 done

@@ -5,10 +5,14 @@ import shlex
 import shutil
 import sys
 
+import httpx2
 import yaml
+from checkout import Checkout
 from claims import ROOT
 from installation import Site
 from procedure import Failed, Procedure
+
+from server import answers
 
 CHART = "deploy/helm/patgate/README.md"
 EXAMPLE = "operator:…@db.example.org:5432/patgate?sslmode=verify-full"
@@ -135,6 +139,19 @@ def run_observability(p: Procedure) -> None:
         raise Failed("promtool is not installed. Debian and Ubuntu: apt-get install prometheus")
     checked = p.given("promtool check config prometheus.yml")
     p.expect("rules", "SUCCESS" in checked and "rules found" in checked, checked)
+    tree = Checkout(p)
+    address = f"127.0.0.1:{tree.port(9902)}"
+    p.fill("127.0.0.1:9902", address)
+    url = f"http://{address}/stats/prometheus"
+    before = {"curl": lambda: p.until("Envoy's metrics", lambda: answers(url))}
+    guard = p.follow(document, "scraping", 2, before=before)[-1].text()
+    p.expect("the guard's counter", "denied" in guard, guard)
+    refused = httpx2.get(f"http://{address}/config_dump").status_code
+    p.expect("404 for the rest of the admin interface", refused == 404, refused)
+    inhibited = yaml.safe_load(p.text(document, "scraping", 3))
+    alerts = (ROOT / "deploy/observability/alerts.yaml").read_text()
+    for name in re.findall(r"Patgate\w+", str(inhibited)):
+        p.expect(f"the alert {name}", f"alert: {name}\n" in alerts, "not in alerts.yaml")
     # In place of a cluster, which would get this object.
     p.program("kubectl", '[ "$*" = "apply -f -" ] && exec cat >applied.yaml; exit 9')
     p.follow(document, "prometheus-operator")

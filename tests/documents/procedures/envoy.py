@@ -8,7 +8,6 @@ import yaml
 from checkout import Checkout
 from procedure import Procedure
 
-import certificate
 from server import answers
 
 DOCUMENT = "envoy/README.md"
@@ -88,10 +87,24 @@ def cluster(config: dict, name: str) -> dict:
     return next(c for c in config["static_resources"]["clusters"] if c["name"] == name)
 
 
+def filter_settings(config: dict, name: str) -> dict:
+    [found] = [one for one in manager(config)["http_filters"] if one["name"] == name]
+    return found["typed_config"]
+
+
 def asking(config: dict) -> list[dict]:
     """The settings of the filters that ask patgate."""
     filters = [one["typed_config"] for one in manager(config)["http_filters"]]
     return [one for one in filters if one["@type"].endswith(".ExtAuthz")]
+
+
+def give_secret(p: Procedure, config: dict, added: list[dict]) -> None:
+    """Lets both filters send the secret, which is the last of these metadata."""
+    first, second = asking(config)
+    shipped = first["grpc_service"]["initial_metadata"]
+    p.expect("the metadata that are there are kept", added[:-1] == shipped, added)
+    first["grpc_service"]["initial_metadata"] = added
+    second["grpc_service"]["initial_metadata"].append(added[-1])
 
 
 def run_parts(p: Procedure) -> None:
@@ -125,9 +138,9 @@ def run_parts(p: Procedure) -> None:
 
     # A policy for Istio's guard, which is the same filter. No route of this file is its exception.
     config = parts.shipped("envoy.yaml")
-    guard = next(f for f in manager(config)["http_filters"] if f["name"] == "patgate.guard")
+    guard = filter_settings(config, "patgate.guard")
     policy = yaml.safe_load(p.text("deploy/istio/README.md", "beside-other-authentication"))
-    guard["typed_config"]["rules"]["policies"] |= policy
+    guard["rules"]["policies"] |= policy
     parts.accepted("an exception for Istio", "envoy.yaml", config, {"PG-EXCEPT-UNUSED"})
 
     config = parts.shipped("envoy.yaml")
@@ -136,22 +149,15 @@ def run_parts(p: Procedure) -> None:
     endpoint["endpoint"] |= yaml.safe_load(p.text(DOCUMENT, "unix-socket"))
     parts.accepted("the Unix socket", "envoy.yaml", config)
 
-    files = certificate.make(p.stack.dir / "patgate-tls")
-    for name, file in (("ca", "ca.crt"), ("tls", "tls.crt"), ("tls", "tls.key")):
-        kind = file.split(".")[1]
-        p.fill(f"/etc/envoy/patgate/{name}.{kind}", str(files[file]))
-    config = parts.shipped("envoy.yaml")
-    cluster(config, "patgate").update(
-        yaml.safe_load(p.text(DOCUMENT, "tls-between-envoy-and-patgate"))
-    )
-    parts.accepted("TLS to patgate", "envoy.yaml", config)
+    config = parts.shipped("rate-limits.yaml")
+    [host] = manager(config)["route_config"]["virtual_hosts"]
+    host["rate_limits"] += yaml.safe_load(p.text(DOCUMENT, "a-limit-for-a-model", 1))
+    limits = filter_settings(config, "envoy.filters.http.local_ratelimit")
+    limits["descriptors"] += yaml.safe_load(p.text(DOCUMENT, "a-limit-for-a-model", 2))
+    parts.accepted("a limit for a model", "rate-limits.yaml", config)
 
     p.fill('value: "…"', f'value: "{"s" * 32}"')
     metadata = yaml.safe_load(p.text(DOCUMENT, "a-secret-between-envoy-and-patgate"))
     config = parts.shipped("envoy.yaml")
-    first, second = asking(config)
-    shipped, added = first["grpc_service"]["initial_metadata"], metadata["initial_metadata"]
-    p.expect("the metadata that are there are kept", added[:-1] == shipped, added)
-    first["grpc_service"]["initial_metadata"] = added
-    second["grpc_service"]["initial_metadata"].append(added[-1])
+    give_secret(p, config, metadata["initial_metadata"])
     parts.accepted("a secret", "envoy.yaml", config)

@@ -81,24 +81,38 @@ def run_why(p: Procedure) -> None:
     logs = [p.folder / f"replica-{n}.log" for n in (1, 2)]
     p.until("the decision in a log", lambda: any(id in log.read_text() for log in logs))
     p.fill("6f1c0b1e-…", id)
-    found = p.follow(DOCUMENT, "why-was-a-request-refused", 2)[0].text()
+    found = p.follow(DOCUMENT, "why-was-a-request-refused", 3)[0].text()
     p.expect("the decision", "permission_denied" in found and id in found, found)
 
 
 def run_leak(p: Procedure) -> None:
+    heading = "when-a-token-leaks"
     site = Site(p)
     site.populated()
     site.operator()
     gateway = site.gateway(site.replica().ready())
-    leaked, other, third = (site.token(name) for name in ("leaked", "other", "third"))
-    site.token_file("leaked.txt", leaked)
-    for token in (leaked, other, third):
+    leaked, named, other, third = (site.token(n) for n in ("leaked", "named", "other", "third"))
+    (p.folder / "leaked.txt").write_text(f'GET / "Bearer {leaked["token"]}", said the page\n')
+    (p.folder / "access.log").symlink_to(gateway.envoy.access_log)
+    for token in (leaked, named, other, third):
         gateway.answers(200, token["token"])
-    p.follow(DOCUMENT, "when-a-token-leaks", 1)
+    p.follow(DOCUMENT, heading, 1)
     gateway.answers(401, leaked["token"], code="token_revoked")
-    gateway.answers(200, other["token"])
+    gateway.answers(200, named["token"])
+    p.fill("TOKEN_ID", named["id"])
+    p.follow(DOCUMENT, heading, 2)
+    gateway.answers(401, named["token"], code="token_revoked")
+    entry = rf"token_revoked.*{named['id']}"
+    log = p.folder / "access.log"
+    p.until("the last request in the access log", lambda: re.search(entry, log.read_text()))
+    used = p.follow(DOCUMENT, heading, 3)[0].text()
+    p.expect("what it was used for, and refused", "200" in used and "token_revoked" in used, used)
+    shown = p.step(DOCUMENT, heading, "patgate token show TOKEN_ID").text()
+    p.expect("its owner", "ada@example.com" in shown, shown)
+    said = p.follow(DOCUMENT, heading, 4, exits={"patgate check": 4})[0].text()
+    p.expect("it is revoked", re.search(r"state.*revoked", said), said)
 
-    fourth = None
+    fourth = fifth = None
 
     def still_alive() -> None:
         gateway.answers(200, other["token"])
@@ -110,16 +124,44 @@ def run_leak(p: Procedure) -> None:
         fourth = site.token("fourth")["token"]
         gateway.answers(200, fourth)
 
+    def another() -> None:
+        nonlocal fifth
+        gateway.answers(401, fourth, code="token_revoked")
+        fifth = site.token("fifth")["token"]
+        gateway.answers(200, fifth)
+
     commands = {
-        "patgate token revoke --user ada@example.com --yes": still_alive,
-        "patgate token revoke --domain": revoked_and_one_more,
+        "patgate token revoke --wait --user ada@example.com --yes": still_alive,
+        "patgate token revoke --wait --domain": revoked_and_one_more,
+        "patgate token revoke --wait --key": another,
     }
     counted = {"patgate token revoke --user ada@example.com  ": 2}
-    ran = p.follow(DOCUMENT, "when-a-token-leaks", 2, exits=counted, before=commands)
+    p.fill("KEY_ID", (p.folder / "keyring").read_text().partition(":")[0])
+    ran = p.follow(DOCUMENT, heading, 5, exits=counted, before=commands)
     p.expect("says how many", re.search(r"\b2\b", ran[0].text()), ran[0].text())
-    gateway.answers(401, fourth, code="token_revoked")
+    for token in (fourth, fifth):
+        gateway.answers(401, token, code="token_revoked")
     lines = json.loads(site.cli("audit", "list", "--action", "token.revoke", "--output", "json"))
-    p.expect("four lines of the audit log", len(lines) == 4, lines)
+    p.expect("six lines of the audit log", len(lines) == 6, lines)
+
+
+def run_all_refused(p: Procedure) -> None:
+    """A role loses an operation, and is given it again by what the table says."""
+    heading = "403-for-all-users-of-a-domain"
+    site = Site(p)
+    site.populated()
+    site.operator()
+    gateway = site.gateway(site.replica().ready())
+    token = site.token("laptop")
+    p.fill("TOKEN_ID", token["id"])
+    site.cli("role", "revoke", "acme", "developer", "llm_chat_completions")
+    p.until("403", lambda: gateway.chat(token["token"]).status_code == 403)
+    said = p.follow(DOCUMENT, heading, 1, exits={"patgate check": 4})[0].text()
+    p.expect("the step that refuses", "the owner's roles in acme lack" in said, said)
+    found = p.follow(DOCUMENT, heading, 2)[0].text()
+    p.expect("the change", "role.revoke" in found, found)
+    site.cli("role", "grant", "acme", "developer", "llm_chat_completions")
+    p.until("200", lambda: gateway.chat(token["token"]).status_code == 200)
 
 
 def run_health(p: Procedure) -> None:

@@ -1,4 +1,4 @@
-"""docs/postgres.md: logins, a dump, and a restore into another cluster."""
+"""docs/postgres.md: logins, dumps, backups, and restores into another cluster."""
 
 import json
 
@@ -85,6 +85,31 @@ def run_restore(p: Procedure) -> None:
     gateway.answers(200, kept["token"])
     gateway.answers(401, revoked["token"], code="token_revoked")
     gateway.answers(401, lost["token"], code="invalid_token")
+
+
+def run_backup(p: Procedure) -> None:
+    """The backup of docs/operations.md is restored into another cluster."""
+    site, other = Site(p), Site(p)
+    site.populated()
+    site.operator()
+    other.as_administrator()
+    p.env["ADMIN_URL"] = site.url("postgres")
+    token = site.token("kept")
+    p.follow("docs/operations.md", "backup", 1)
+    made = [str(file.relative_to(p.folder)) for file in sorted(p.folder.glob("*-20*"))]
+    modes = p.given(f"stat -c %a {' '.join(made)}").split()
+    p.expect("three files that only their user reads", modes == ["600"] * 3, (made, modes))
+    audit, dump, roles = made
+    lines = json.loads((p.folder / audit).read_text())
+    p.expect("the audit log", "token.create" in str(lines), lines)
+    p.fill("patgate.dump", dump)
+    p.fill("roles.sql", roles)
+    p.follow(DOCUMENT, "restoring-postgres", 2)
+    path = "/proxy/acme/v1/models"
+    options = ("--method", "GET", "--path", path, "--pat-id", token["id"])
+    # The login is restored as well, with its password.
+    said = other.cli("check", *options)
+    p.expect("200 for the token there", "200" in said, said)
 
 
 def run_renewal(p: Procedure) -> None:

@@ -145,13 +145,11 @@ def run_rollout(p: Procedure) -> None:
     p.follow(DOCUMENT, "a-ramp", 1)
     made.served_by(None, None, chat, 401)
     p.follow(DOCUMENT, STEPS, 5)
-    made.served_by(None, made.laptop, embeddings, 403)
-    # The way back is shown from 30 %.
-    made.site.cli("domain", "update", "acme", "--enforced-share", "30%")
     p.follow(DOCUMENT, STEPS, 6, cut=True)
-    made.site.cli("domain", "update", "acme", "--enforced-share", "100%")
+    p.follow(DOCUMENT, STEPS, 7)
+    made.served_by(None, made.laptop, embeddings, 403)
 
-    listed = p.follow(DOCUMENT, STEPS, 7)[0].text()
+    listed = p.follow(DOCUMENT, STEPS, 8)[0].text()
     p.expect("enforce, without a share", "%" not in listed and "enforce" in listed, listed)
     made.ready()
     made.served_by(None, made.laptop, embeddings, 403)

@@ -2,11 +2,13 @@
 
 import subprocess
 
+import yaml
 from claims import ROOT, blocks
 from installation import Site
 from procedure import Procedure
 
 from documents import commands
+from procedures.envoy import Parts, asking, manager
 from server import answers
 
 DOCUMENT = "docs/runbook.md"
@@ -50,14 +52,43 @@ def run_runbook(p: Procedure) -> None:
     (p.folder / "deploy").symlink_to(ROOT / "deploy")
     p.fill("127.0.0.1:9901", f"127.0.0.1:{gateway.envoy.admin_port}")
     p.fill("TOKEN_ID", site.token("laptop")["id"])
+    p.fill("COPY", str(replica.ring))
     for block in blocks(ROOT / DOCUMENT):
         if block.language == "console":
+            # Where the page asks for a login that may read patgate's tables.
+            reader = "owner" if "\\gexec" in block.text else "watch"
+            p.given(f"export DATABASE_URL='{site.url(reader)}'")
             said = follow(p, site, block.heading, block.number)
             p.expect(f"{block} says something", said.strip(), "nothing")
     settings(site, "operator")
     p.step(DOCUMENT, "patgatesealsrefused", "patgate installation show")
+    listed = p.step(DOCUMENT, "patgatekeyringrefused", "patgate keyring list --file COPY").text()
+    p.expect("the keys of the copy", listed.strip(), listed)
     waited = p.step(DOCUMENT, "patgatefeedstale", "patgate token revoke --wait TOKEN_ID").text()
     p.expect("all replicas have applied it", "1" in waited, waited)
+
+
+def run_blocked(p: Procedure) -> None:
+    """The filter that the page adds to Envoy refuses an address, and no other one."""
+    parts = Parts(p)
+    site = Site(p)
+    site.populated()
+    replica, token = site.replica().ready(), site.token("laptop")["token"]
+    [block] = yaml.safe_load(p.text(DOCUMENT, "block-an-address-in-envoy"))
+    for address, status in (("203.0.113.7", 200), ("127.0.0.1", 503)):
+        [principal] = block["typed_config"]["rules"]["policies"]["runaway"]["principals"]
+        principal["remote_ip"]["address_prefix"] = address
+        config = parts.shipped("envoy.yaml")
+        filters = manager(config)["http_filters"]
+        first = next(i for i, one in enumerate(filters) if one["typed_config"] in asking(config))
+        filters.insert(first, block)
+        parts.accepted(f"a filter against {address}", "envoy.yaml", config)
+        gateway = site.gateway(replica, text=yaml.safe_dump(config))
+        gateway.answers(status, token)
+        log = gateway.envoy.access_log
+        refused = "rbac_access_denied_matched_policy[runaway]"
+        p.until("the access log", lambda log=log: log.read_text())
+        p.expect(f"{refused} or not", (refused in log.read_text()) == (status == 503), log)
 
 
 def run_triggers_off(p: Procedure) -> None:

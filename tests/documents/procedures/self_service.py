@@ -9,6 +9,7 @@ from procedure import Procedure
 from server import answers, free_port
 
 DOCUMENT = "docs/self-service.md"
+ADMIN, PASSWORD = "admin@example.org", "correct horse battery staple"
 
 
 def run_self_service(p: Procedure) -> None:
@@ -17,7 +18,7 @@ def run_self_service(p: Procedure) -> None:
     port = free_port()
     p.fill("127.0.0.1:5432", f"127.0.0.1:{site.postgres.port}")
     p.fill("0.0.0.0:9193", f"0.0.0.0:{port}")
-    steps = "running-it"
+    steps = "from-nothing"
     p.follow(DOCUMENT, steps, 1)
     p.follow(DOCUMENT, steps, 2)
     # `open-to-others` is what the passwords must not be, and `umask` is in the first step only.
@@ -32,28 +33,18 @@ def run_self_service(p: Procedure) -> None:
     ready = {"patgate admin": lambda: answers(f"{here}/readyz")}
     p.follow(DOCUMENT, steps, 6, stays=ready)
 
-    # Step 7, as the browser does it behind the proxy.
-    headers = {"host": "tokens.example.org", "origin": "https://tokens.example.org"}
-    with httpx2.Client(base_url=here, headers=headers, timeout=60) as browser:
-        answer = browser.get("/invitation")
-        p.expect("the page of the link", answer.status_code == 200, answer.text)
-        new = {"code": code, "password": "correct horse battery staple"}
-        answer = browser.post("/api/invitation", json=new)
-        p.expect("the code sets a password", answer.is_success, answer.text)
-        account = {"email": "admin@example.org", "password": new["password"]}
-        session = browser.post("/api/sessions", json=account)
-        p.expect("a session", session.is_success, session.text)
-        # The cookie is for TLS only, which this client does not speak.
-        browser.headers["authorization"] = f"Bearer {session.json()['secret']}"
-        answer = browser.get("/api/users")
+    # Step 7.
+    with browser(here) as client:
+        sign_in(p, client, code)
+        answer = client.get("/api/users")
         p.expect(
             "no rights before the password is confirmed", answer.status_code == 403, answer.text
         )
-        answer = browser.post("/api/session/elevation", json={"password": new["password"]})
+        answer = client.post("/api/session/elevation", json={"password": PASSWORD})
         p.expect("the rights of an administrator", answer.is_success, answer.text)
-        answer = browser.get("/api/users")
-        p.expect("the users", "admin@example.org" in answer.text, answer.text)
-        other = browser.post("/api/users", json={"email": "ada@example.org", "name": "Ada"})
+        answer = client.get("/api/users")
+        p.expect("the users", ADMIN in answer.text, answer.text)
+        other = client.post("/api/users", json={"email": "ada@example.org", "name": "Ada"})
         p.expect("another user", other.is_success, other.text)
         wrong = httpx2.get(f"{here}/sign-in")
         p.expect("421 for another Host", wrong.status_code == 421, wrong.status_code)
@@ -66,6 +57,56 @@ def run_self_service(p: Procedure) -> None:
     }
     link, _ = told(p.run("patgate", "user", "invite", "ada@example.org", env=env))
     p.expect("the link without step 4", link == "http://127.0.0.1:9193/invitation", link)
+
+
+def run_beside(p: Procedure) -> None:
+    """Self-service for an installation that serves, and a token of its pages at the gateway."""
+    site = Site(p)
+    site.populated()
+    gateway = site.gateway(site.replica().ready())
+    port = free_port()
+    steps, here = "beside-a-gateway-that-runs", f"http://127.0.0.1:{port}"
+    p.fill("127.0.0.1:5432", f"127.0.0.1:{site.postgres.port}")
+    p.fill("0.0.0.0:9193", f"0.0.0.0:{port}")
+    (p.folder / "owner.url").write_text(site.url("postgres"))
+    p.follow(DOCUMENT, steps, 1)
+    modes = p.given("stat -c %a web.password web.url")
+    p.expect("files that only their user reads", set(modes.split()) == {"600"}, modes)
+    p.follow(DOCUMENT, steps, 2, stays={"patgate admin": lambda: answers(f"{here}/readyz")})
+    # The operator's machine.
+    p.given("unset ${!PATGATE_*}")
+    for name, value in site.environment().items():
+        p.given(f"export {name}='{value}'")
+    link, code = told(p.follow(DOCUMENT, steps, 3)[-1].text())
+    p.expect("the link of the proxy", link == "https://tokens.example.org/invitation", link)
+    site.cli("role", "member", "add", "acme", "developer", ADMIN)
+    scope = {"domain": "acme", "entity_type": "models", "entity_id": "*", "operation": "llm_read"}
+    with browser(here) as client:
+        sign_in(p, client, code)
+        new = {"name": "laptop", "duration": "24h", "scopes": [scope]}
+        made = client.post("/api/pats", json=new)
+        p.expect("a token", made.status_code == 201, made.text)
+    gateway.answers(200, made.json()["secret"])
+    listed = p.step(DOCUMENT, steps, "patgate keyring list --file keyring").text()
+    p.expect("a key", listed.strip(), listed)
+
+
+def browser(here: str) -> httpx2.Client:
+    """What a browser sends behind the proxy."""
+    headers = {"host": "tokens.example.org", "origin": "https://tokens.example.org"}
+    return httpx2.Client(base_url=here, headers=headers, timeout=60)
+
+
+def sign_in(p: Procedure, client: httpx2.Client, code: str) -> None:
+    """Opens the link, chooses a password with the code, and signs in."""
+    answer = client.get("/invitation")
+    p.expect("the page of the link", answer.status_code == 200, answer.text)
+    answer = client.post("/api/invitation", json={"code": code, "password": PASSWORD})
+    p.expect("the code sets a password", answer.is_success, answer.text)
+    session = client.post("/api/sessions", json={"email": ADMIN, "password": PASSWORD})
+    p.expect("a session", session.is_success, session.text)
+    # The cookie is for TLS only, which this client does not speak.
+    client.headers["authorization"] = f"Bearer {session.json()['secret']}"
 
 
 def told(invited: str) -> tuple[str, str]:

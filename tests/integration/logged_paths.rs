@@ -73,7 +73,8 @@ pub(crate) async fn a_path_that_no_rule_names_is_told(suite: Arc<Suite>) {
         }
         let lines = decisions(&log, asked.len()).await;
         for (number, (path, _, expected)) in asked.iter().enumerate() {
-            let line = lines.iter().find(|line| line["request_id"] == number.to_string()).unwrap();
+            let id = number.to_string();
+            let line = lines.iter().find(|line| line["request_id"].as_str() == Some(&id)).unwrap();
             let told = (line["method"].as_str(), line["path"].as_str());
             assert_eq!(told, (expected.map(|_| "POST"), *expected), "{mode} {number}: {path}");
         }

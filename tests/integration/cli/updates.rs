@@ -113,7 +113,7 @@ pub(crate) async fn every_change_is_known(_: Arc<Suite>) {
             let shared = update.split(' ').zip(change.split(' '));
             let shared = shared.take_while(|(update, change)| update == change).count();
             let below = |group: &&str| change.contains(&format!(" {group} "));
-            let nested = ["model", "member", "credential", "scope"].iter().any(|it| below(it));
+            let nested = ["model", "member", "credential", "scope"].iter().any(below);
             shared >= if nested { 3 } else { 2 }
         });
         let is_other = OTHERS.iter().any(|other| begins(other));

@@ -74,7 +74,6 @@ pub(crate) async fn an_own_token_is_explained_as_by_the_command(suite: Arc<Suite
     for (id, request, model) in [
         (live, chat, Some("org/m")),
         (live, chat, Some("other")),
-        (live, chat, None),
         (live, "GET /proxy/acme/v1/models", None),
         (live, "GET /proxy/picky/v1/models", None),
         (live, "POST /proxy/acme/v1/embeddings", Some("org/m")),

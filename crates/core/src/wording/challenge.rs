@@ -32,7 +32,15 @@ pub(crate) fn challenge(denial: &Denial, api_style: ApiStyle, message: &str) -> 
                 InsufficientStatus::Unauthorized => r#", error="insufficient_scope""#.to_owned(),
             }
         }
-        _ => format!(r#", error="invalid_token", error_description="{message}""#),
+        (
+            Refusal::NotAToken(_)
+            | Refusal::InvalidToken
+            | Refusal::TokenNotYetIssued
+            | Refusal::TokenExpired
+            | Refusal::TokenRevoked
+            | Refusal::OwnerDisabled,
+            _,
+        ) => format!(r#", error="invalid_token", error_description="{message}""#),
     };
     let challenges = api_style.sources.schemes().map(|scheme| match scheme {
         TokenScheme::Bearer => format!(r#"Bearer realm="patgate"{error}"#),

@@ -74,10 +74,12 @@ SELECT s.kind, s.object, s.xid AS transaction FROM stored s
 WHERE s.xid NOT IN (SELECT a.xid FROM audited a)
 ORDER BY s.xid::bigint, s.kind, s.object;
 
-\echo 'Triggers that are off, among them those that keep the audit log and the feed of changes:'
+\echo 'Triggers that are off, or not always on, among them those that keep the audit log and the feed of changes:'
 SELECT t.tgrelid::regclass AS "table", t.tgname AS trigger
 FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
-WHERE c.relnamespace = 'patgate'::regnamespace AND t.tgenabled = 'D'
+WHERE c.relnamespace = 'patgate'::regnamespace
+  AND CASE WHEN t.tgname IN ('record_change', 'record_truncation', 'append_only')
+           THEN t.tgenabled <> 'A' ELSE t.tgenabled NOT IN ('O', 'A') END
 ORDER BY 1, 2;
 
 \echo 'Lines of the audit log by login and actor:'

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     admin::store::Committed,
-    token::{TokenId, VerifiedToken},
+    token::{FoundTokens, TokenId, VerifiedToken},
 };
 
 impl Admin {
@@ -105,7 +105,8 @@ impl Admin {
             let ids: HashSet<Uuid> = revoked.iter().map(|token| token.id).collect();
             let signed = found.whole.iter().map(VerifiedToken::id);
             let absent = signed.filter(|id| !ids.contains(&id.0)).collect();
-            LeakedTokens { revoked, absent, cut_short: found.cut_short }
+            let FoundTokens { unsigned, cut_short, .. } = found;
+            LeakedTokens { revoked, absent, unsigned, cut_short }
         }))
     }
 

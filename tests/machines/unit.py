@@ -239,7 +239,8 @@ def as_the_unit(unit: Unit, command: list[str]) -> None:
         name.removeprefix("CAP_").lower() for name in unit.one("CapabilityBoundingSet").split()
     ]
     privileges = ["setpriv", "--reuid", str(user.pw_uid), "--regid", str(gid)]
-    groups = {gid, *os.getgrouplist(user.pw_name, user.pw_gid)}
+    # As systemd does it: the user's own group is not among them if `Group=` names another one.
+    groups = {gid, *os.getgrouplist(user.pw_name, gid)}
     privileges += ["--groups", ",".join(map(str, sorted(groups)))]
     privileges += ["--bounding-set", ",".join(["-all", *(f"+{name}" for name in bounding)])]
     privileges += ["--inh-caps", ",".join(["-all", *(f"+{name}" for name in keep)])]

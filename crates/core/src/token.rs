@@ -304,7 +304,8 @@ impl Tokens {
     /// Finds the tokens in a text, such as a line of a log, each once, and the beginnings of tokens.
     /// A whole token counts whatever stands before and behind it.
     pub fn search(&self, text: &[u8]) -> FoundTokens {
-        let (mut whole, mut cut_short) = (BTreeMap::new(), BTreeSet::new());
+        let (mut whole, mut unsigned, mut cut_short) =
+            (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
         for at in memchr_iter(b'_', text) {
             let (before, rest) = text.split_at(at);
             let id = rest.get(1..=ID_LEN).filter(|_| rest.get(1 + ID_LEN) == Some(&b'_'));
@@ -320,15 +321,18 @@ impl Tokens {
             });
             match found {
                 Some(token) => _ = whole.insert((id, *token.digest().as_bytes()), token),
-                None if begins && !has_length(&rest[2 + ID_LEN..]) => _ = cut_short.insert(id),
+                None if begins && has_length(&rest[2 + ID_LEN..]) => _ = unsigned.insert(id),
+                None if begins => _ = cut_short.insert(id),
                 None => {}
             }
         }
         for (id, _) in whole.keys() {
+            unsigned.remove(id);
             cut_short.remove(id);
         }
         FoundTokens {
             whole: whole.into_values().collect(),
+            unsigned: unsigned.into_iter().collect(),
             cut_short: cut_short.into_iter().collect(),
         }
     }
@@ -366,6 +370,8 @@ impl Tokens {
 pub struct FoundTokens {
     /// The tokens that a key of the ring signed.
     pub whole: Vec<VerifiedToken>,
+    /// The ids of texts that are as long as a token, and that no key of the ring signed.
+    pub unsigned: Vec<TokenId>,
     /// The ids of texts that begin as a token does and lack its end.
     pub cut_short: Vec<TokenId>,
 }

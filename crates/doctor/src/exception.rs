@@ -100,7 +100,8 @@ fn lacks(condition: &Value, header: &str) -> bool {
     let matcher = condition.at("header");
     if of(matcher) {
         let inverted = matcher.is_on("present_match") && matcher.is_on("invert_match");
-        return inverted || matcher.flag("present_match") == Some(false);
+        let absent = matcher.flag("present_match") == Some(false);
+        return inverted || absent && !matcher.is_on("invert_match");
     }
     if let Some(alternatives) = either(condition, ANY) {
         return !alternatives.is_empty() && alternatives.iter().all(|one| lacks(one, header));

@@ -108,6 +108,8 @@ pub struct LeakedTokens {
     pub revoked: Vec<RevokedToken>,
     /// The tokens that a key of the ring has signed and that are not stored.
     pub absent: Vec<TokenId>,
+    /// The ids of texts that are as long as a token, and that no key of the ring signed.
+    pub unsigned: Vec<TokenId>,
     /// The ids of texts that begin as a token does and lack its end.
     pub cut_short: Vec<TokenId>,
 }

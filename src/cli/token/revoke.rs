@@ -93,12 +93,18 @@ pub(super) async fn revoke(
 async fn revoke_found(session: &Session, admin: Admin, wait: bool) -> anyhow::Result<()> {
     let text = text_from_standard_input(MAX_TEXT_LEN)?;
     let outcome = session.with_keys(admin.clone())?.revoke_tokens_in(&text).await?;
-    let LeakedTokens { absent, cut_short, .. } = &outcome.value;
+    let LeakedTokens { absent, unsigned, cut_short, .. } = &outcome.value;
     for (ids, what) in [
         (
             absent,
             "this key ring signed it, but there is no such token: it was deleted, or another \
                   installation with this key ring made it",
+        ),
+        (
+            unsigned,
+            "it has the form of a token, and no key of this key ring signed it, so it was not \
+                  revoked: the key ring may lack its key. If `patgate token list` has this id, run \
+                  `patgate token revoke TOKEN_ID`",
         ),
         (
             cut_short,

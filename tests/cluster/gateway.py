@@ -58,7 +58,7 @@ def with_tls(config: dict, server: str) -> dict:
     validation = common.pop("validation_context")
     [subject] = validation["match_typed_subject_alt_names"]
     tls["sni"] = subject["matcher"]["exact"] = server
-    del common["tls_certificates"], validation["trusted_ca"]
+    del validation["trusted_ca"]
     common["tls_certificate_sds_secret_configs"] = [sds("client")]
     common["combined_validation_context"] = {
         "default_validation_context": validation,

@@ -31,7 +31,8 @@
 //! - "Not found" is a value, "cannot know" is an error, and an outage never looks like a denial.
 //! - No answer is based on data older than `max_staleness`. Ages are measured on this machine's
 //!   monotonic clock, expiry on Postgres's clock. Only [`clock`] reads a clock.
-//! - A malformed or forged token causes no I/O. An answer from memory causes none, either.
+//! - A malformed or forged token causes no I/O, except to look up the mode of the domain while `mode` is
+//!   `per-domain`. An answer from memory causes none, either.
 //! - A module of the core uses only the modules before it, in the order of `tests/architecture.rs`,
 //!   which enforces it. [`stages`] chains the stages, and `check` gives them the data they need.
 //! - Protobuf stops at [`wire`].

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes what compose.yaml needs: the folder `state`, with passwords, a key ring and Envoy's
-# configuration, and the file `.env`. What exists is kept, except Envoy's configuration.
+# configuration, and the file `.env`. What exists is kept, except Envoy's configuration and `.env`.
 #   ./setup.sh [IMAGE]     IMAGE defaults to the one that `make image` makes
 set -eu
 cd "$(dirname "$0")"

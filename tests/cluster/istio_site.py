@@ -17,6 +17,7 @@ from sites import Site
 
 SOURCE = ROOT / "deploy/istio"
 README = SOURCE / "README.md"
+# In place of the random word of the README.
 WORD = "gateway-7"
 GATEWAY = "patgate-gateway"
 # The exit code of a doctor that has found something severe.
@@ -98,6 +99,7 @@ class Istio:
     def certificates(self) -> dict:
         """Makes the certificates, and returns the chart's values about that of patgate's port."""
         self.follow("$ openssl req")
+        (self.folder / "guard-word").write_text(WORD)
         added = yaml.safe_load(readme.block(README, "yaml", "# values-istio.yaml"))
         added["settings"]["guard"]["word"] = WORD
         return added

@@ -172,7 +172,7 @@ which only name files, and what is mounted. The templates here fill them and ret
 {{- define "patgate.adminParts" -}}
 {{- $values := .Values -}}
 {{- $out := dict "settings" (dict) "env" (dict) "mounts" (dict) -}}
-{{- $shared := pick $values.settings "model" "redis" "token" "max_staleness" "negative_ttl" "deadline" "drain" "log" "web" -}}
+{{- $shared := pick $values.settings "model" "redis" "token" "max_staleness" "negative_ttl" "deadline" "drain" "log" "web" "routes" -}}
 {{- include "patgate.flatten" (dict "out" $out.settings "prefix" "" "settings" $shared) -}}
 {{- include "patgate.addShared" (dict "root" . "out" $out "config" (printf "%s-admin-config" (include "patgate.fullname" .))) -}}
 {{- include "patgate.addLogin" (dict "out" $out "name" "web-postgres" "setting" "web.postgres" "login" $values.admin.postgres) -}}

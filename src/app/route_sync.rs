@@ -44,6 +44,8 @@ pub async fn sync_routes(config: Config, asked: RouteSync) -> Result<(), Error> 
     let listen = |kind| signal(kind).map_err(Error::Signal);
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
+    // It reads its files every second, so there is nothing to do. By default, SIGHUP ends a process.
+    let _hangup = listen(SignalKind::hangup())?;
     let mut registry = Registry::default();
     let status = Status::new(RouteMetrics::new(&mut registry));
     let sink = match asked.folder {

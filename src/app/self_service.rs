@@ -211,6 +211,8 @@ pub async fn serve_self_service(config: Config) -> Result<(), Error> {
     let listen = |kind| signal(kind).map_err(Error::Signal);
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
+    // It reads its files every second, so there is nothing to do. By default, SIGHUP ends a process.
+    let _hangup = listen(SignalKind::hangup())?;
     let shutdown = CancellationToken::new();
     let stop = shutdown.clone();
     let app = SelfServiceApp::build(&config).await?;

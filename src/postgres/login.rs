@@ -29,7 +29,10 @@ const LOGIN: &str = "
         FROM pg_catalog.pg_class c
         WHERE c.relnamespace = pg_catalog.to_regnamespace('patgate')
           AND c.relname IN ('users', 'backends', 'domains', 'domain_models', 'roles',
-                            'role_operations', 'role_members', 'pats', 'pat_scopes', 'audit_log')
+                            'role_operations', 'role_members', 'pats', 'pat_scopes', 'audit_log',
+                            'policy', 'issuers', 'identities', 'local_accounts', 'invitations',
+                            'sessions', 'oidc_logins', 'sign_in_attempts', 'sign_in_secret',
+                            'creations', 'former_tokens')
     )
     SELECT quote_ident(current_user) AS login,
            coalesce(

@@ -173,7 +173,8 @@ pub(crate) async fn a_domain_is_served_without_a_restart(suite: Arc<Suite>) {
     folder.holds(&["model-acme", "model-beta"]).await;
     served(&minted, path, &of("model-beta")).await;
     served(&token, MODELS, &of("model-acme")).await;
-    // Changed by hand.
+    // Changed by hand, after a signal that changes nothing.
+    suite.stack.signal(&sync, "HUP");
     let text = folder.text();
     fs::write(folder.path.join("clusters.yaml"), "resources: []\n").unwrap();
     eventually("the file to be restored", async || folder.text() == text).await;

@@ -271,8 +271,8 @@ pub(crate) async fn a_login_that_may_administer_keeps_it_from_serving(suite: Arc
     let world = suite.world().await;
     let token = reader(&world).await;
     let named = |name: &str| format!("{name}_{}", world.database);
-    let [both, portal, aloof, creator, writer] =
-        ["both", "portal", "aloof", "creator", "writer"].map(named);
+    let [both, portal, aloof, creator, writer, inviter] =
+        ["both", "portal", "aloof", "creator", "writer", "inviter"].map(named);
     // Roles of others, and logins that may become them.
     let [dba, granter, team] = ["dba", "granter", "team"].map(named);
     let [heir, ward, mate, shell] = ["heir", "ward", "mate", "shell"].map(named);
@@ -284,6 +284,8 @@ pub(crate) async fn a_login_that_may_administer_keeps_it_from_serving(suite: Arc
              CREATE ROLE {creator} LOGIN CREATEROLE IN ROLE patgate_serve;
              CREATE ROLE {writer} LOGIN IN ROLE patgate_serve;
              GRANT UPDATE (enabled) ON patgate.users TO {writer};
+             CREATE ROLE {inviter} LOGIN IN ROLE patgate_serve;
+             GRANT INSERT ON patgate.invitations TO {inviter};
              CREATE ROLE {dba} SUPERUSER;
              CREATE ROLE {granter} CREATEROLE;
              CREATE ROLE {team};
@@ -307,6 +309,7 @@ pub(crate) async fn a_login_that_may_administer_keeps_it_from_serving(suite: Arc
         (&*aloof, "it is a member of patgate_admin"),
         (&*creator, "it has CREATEROLE"),
         (&*writer, "it may change the table users"),
+        (&*inviter, "it may change the table invitations"),
         (&*heir, &format!("it is a member of {dba}, which is a superuser")),
         (&*ward, &format!("it is a member of {granter}, which has CREATEROLE")),
         (&*mate, &format!("it is a member of {team}, which may change the table pats")),

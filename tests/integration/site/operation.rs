@@ -95,6 +95,9 @@ pub(crate) async fn probes_are_no_load_for_the_database(suite: Arc<Suite>) {
 pub(crate) async fn it_reports_not_ready_before_it_ends(suite: Arc<Suite>) {
     let world = suite.world().await;
     let process = AdminProcess::start(&world, &["drain.delay=3s"]);
+    // Read every second, so it has nothing to read again; it must not end.
+    suite.stack.signal(&process.server, "HUP");
+    assert_eq!(process.send("GET", "/readyz", &[], "").await.status, 200);
     suite.stack.signal(&process.server, "TERM");
     eventually("it to drain", async || {
         let reply = process.send("GET", "/readyz", &[], "").await;

@@ -119,10 +119,10 @@ test-all: tools $(GRPCURL)
 	@tools/previous.sh
 	GRPCURL=$(CURDIR)/$(GRPCURL) PREVIOUS_PATGATE=$(CURDIR)/$(PREVIOUS) TESTED_CLIENTS=all cargo test --locked
 
-# Alone: alerts about time would be about the other tests.
+# One after the other: alerts about time would be about the other tests.
 alerts-test: tools $(RELEASE)
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { echo 'make alerts-test: prometheus or promtool is missing. Debian and Ubuntu: apt-get install prometheus; others: https://prometheus.io/download' >&2; exit 1; }
-	TESTED_ALERTS=all cargo test --locked --test integration -- alerts::
+	TESTED_ALERTS=all cargo test --locked --test integration -- alerts:: --test-threads=1
 	$(VENV)/python tests/alerts/run.py
 
 chart-test: $(RELEASE)

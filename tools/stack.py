@@ -103,7 +103,7 @@ class Stack:
             # Not synchronous_commit: a commit must survive a kill, if not a power failure.
             "fsync": "off",
             "full_page_writes": "off",
-            "max_connections": 200,
+            "max_connections": 300,
             **(settings or {}),
         }
         argv = [tree / "bin" / "postgres", "-D", data]

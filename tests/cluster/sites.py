@@ -227,7 +227,8 @@ class Site:
             try:
                 answer = self.model_list(host)
             except Failed as failed:
-                if "connection refused" not in str(failed):
+                # The Service may still lead to the pod before, whose address nobody has now.
+                if not re.search("connection refused|no route to host", str(failed)):
                     raise
                 return None
             return answer["status"] == 200 and answer

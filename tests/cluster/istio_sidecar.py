@@ -111,10 +111,11 @@ def started(site: Site, istio: Istio, space: Namespace) -> None:
             "env": [{"name": "PATGATE_GRPC_SECRET", "valueFrom": secret}],
         },
     ]
+    annotations = yaml.safe_load((SOURCE / "gateway-values.yaml").read_text())["podAnnotations"]
     pod = named("v1", "Pod", "model")
     pod["metadata"] |= {
         "labels": {"app": "model-acme", "sidecar.istio.io/inject": "true"},
-        "annotations": {"sidecar.istio.io/interceptionMode": "NONE"},
+        "annotations": {"sidecar.istio.io/interceptionMode": "NONE", **annotations},
     }
     pod["spec"] = {"terminationGracePeriodSeconds": 1, "containers": containers}
     ingress = {

@@ -222,6 +222,20 @@ class Istio:
         command = ["exec", self.pod(), "-c", "istio-proxy", "--", f"{WORKLOAD}", "get", url]
         return json.loads(self.ingress.kubectl(*command).stdout)["body"]
 
+    def expect_metrics_only(self) -> None:
+        """Another pod reads the gateway's metrics, and nothing else of its admin interface."""
+        address = self.ingress.get("pod", self.pod())["status"]["podIP"]
+        metrics = self.site.get(f"http://{address}:15020/stats/prometheus")
+        if "patgate_guard" not in metrics["body"]:
+            raise Failed("the guard's counters are not on port 15020")
+        try:
+            answer = self.site.get(f"http://{address}:15090/stats/prometheus")
+        except Failed as failed:
+            if "connection refused" in str(failed):
+                return
+            raise
+        raise Failed(f"port 15090 of the gateway answers a pod: {answer['status']}")
+
     def add_provider(self, name: str, **fields) -> None:
         """Adds a provider that is the shipped one except for these fields."""
         config = self.system.get("configmap", "istio")

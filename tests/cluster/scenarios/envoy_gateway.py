@@ -240,6 +240,8 @@ def without_patches(made: EnvoyGateway, gateway: Gateway, table: list[Case]) -> 
     made.apply(*made.objects("without-patches.yaml"))
     site.follow([f"{upgrade} --set grpc.secret.existingSecret="])
     try:
+        # The replicas that still want the secret refuse what Envoy asks them.
+        until("the replicas before are gone", lambda: len(site.space.objects("pods", SERVE)) == 2)
         await_served(gateway)
         read = [case for case in table if case.token == "one-model" and case.model]
         unread = [replace(case, status=(400,), backend="", says="invalid_body") for case in read]

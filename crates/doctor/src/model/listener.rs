@@ -74,6 +74,18 @@ impl Listener {
             .collect();
         Self { name, address, config: config.clone(), chains }
     }
+
+    /// All its addresses.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = Address> {
+        let more = self.config.list("additional_addresses").iter();
+        let more = more.map(|one| Address::read(one.at("address")));
+        [self.address.clone()].into_iter().chain(more)
+    }
+
+    /// Whether only this machine reaches it.
+    pub(crate) fn is_local(&self) -> bool {
+        self.addresses().all(|address| address.is_local())
+    }
 }
 
 fn read_chain(chain: &Value, place: &str, source: &Source, unjudged: &mut Vec<Unjudged>) -> Kind {

@@ -164,9 +164,7 @@ fn from_clients(context: &Context<'_>, found: &mut Found) {
         if !matches!(socket.type_name(), "" | "RawBuffer") {
             continue;
         }
-        let more = view.listener.config.list("additional_addresses").iter();
-        let more = more.map(|one| Address::read(one.at("address")));
-        for address in [view.listener.address.clone()].into_iter().chain(more) {
+        for address in view.listener.addresses() {
             if !address.is_local() && address != Address::Unknown {
                 found.add(Place::of(view), format!("{address}, without TLS"));
             }

@@ -3,7 +3,7 @@
 
 use patgate_core::backend::{BackendName, ReservedNames};
 
-use super::{Found, Place, Rule, Severity, everywhere};
+use super::{Fix, Found, Place, Rule, Severity, everywhere};
 use crate::{
     model::{Kind, Route, Target},
     value::Read,
@@ -16,9 +16,13 @@ pub(super) const RULES: &[Rule] = &[
         severity: Severity::High,
         title: "a listener leads to more of the admin interface than its metrics",
         consequence: "Whoever reaches the listener reads secrets in the configuration, drains the proxy, or ends it.",
-        fix: everywhere(
-            "let its only route match `path: /stats/prometheus` and the method GET, and rewrite nothing, as envoy/metrics.yaml does",
-        ),
+        fix: Fix {
+            envoy: "let its only route match `path: /stats/prometheus` and the method GET, and rewrite nothing, as envoy/metrics.yaml does",
+            gateway: None,
+            istio: Some(
+                "set METRICS_LOCALHOST_ACCESS_ONLY to \"true\" in proxyMetadata of the proxy, as deploy/istio/gateway-values.yaml does, and let Prometheus read port 15020",
+            ),
+        },
         check: admin,
     },
     Rule {
@@ -37,7 +41,8 @@ pub(super) const RULES: &[Rule] = &[
 const METRICS: &str = "/stats/prometheus";
 
 fn admin(context: &Context<'_>, found: &mut Found) {
-    for listener in &context.proxy.listeners {
+    // On loopback, the admin interface itself is no farther away.
+    for listener in context.proxy.listeners.iter().filter(|listener| !listener.is_local()) {
         for chain in &listener.chains {
             let Kind::Tcp(clusters) = &chain.kind else { continue };
             for name in clusters.iter().filter(|name| context.is_admin(name)) {
@@ -50,7 +55,7 @@ fn admin(context: &Context<'_>, found: &mut Found) {
             }
         }
     }
-    for view in &context.views {
+    for view in context.views.iter().filter(|view| !view.listener.is_local()) {
         for (host, route) in view.routes() {
             if let Some(name) = leads_to_admin(context, route)
                 && let Some(why) = more_than_metrics(route)
@@ -77,6 +82,8 @@ pub(crate) fn reads_metrics(context: &Context<'_>, route: &Route) -> bool {
 fn more_than_metrics(route: &Route) -> Option<&'static str> {
     let matched = route.config.at("match");
     if matched.text("path") != Some(METRICS) || matched.flag("case_sensitive") == Some(false) {
+        // Envoy's admin interface normalizes the path of a request, so `/stats/prometheus/../../quitquitquit`
+        // is there `/quitquitquit`.
         return Some("its path is not exactly /stats/prometheus");
     }
     let only_get = matched.list("headers").iter().any(|matcher| {

@@ -20,7 +20,7 @@ pub(super) const RULES: &[Rule] = &[
             envoy: "let its only route match `path: /stats/prometheus` and the method GET, and rewrite nothing, as envoy/metrics.yaml does",
             gateway: None,
             istio: Some(
-                "set METRICS_LOCALHOST_ACCESS_ONLY to \"true\" in proxyMetadata of the proxy, as deploy/istio/gateway-values.yaml does, and let Prometheus read port 15020",
+                "set METRICS_LOCALHOST_ACCESS_ONLY to \"true\" in proxyMetadata of the proxy, as deploy/istio/gateway-values.yaml does",
             ),
         },
         check: admin,

@@ -60,6 +60,10 @@ BROKEN = {
         "INSERT",
     ),
     "log.yaml": (set_to("Telemetry", "spec.accessLogging", "on"), "accessLogging"),
+    "metrics.yaml": (
+        set_to("EnvoyFilter", "spec.configPatches.0.patch.operation", "APPEND"),
+        "APPEND",
+    ),
     "patgate.yaml": (
         set_to("DestinationRule", "spec.trafficPolicy.connectionPool.tcp.connectTimeout", "0s"),
         "duration",

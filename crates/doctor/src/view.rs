@@ -140,6 +140,13 @@ impl<'p> Context<'p> {
         self.protected.iter().filter_map(|name| self.proxy.clusters.get(*name))
     }
 
+    /// Whether nothing but a process of this machine reaches a listener: it is on loopback, and no cluster,
+    /// by which another listener could lead to it, does.
+    pub(crate) fn is_for_this_machine(&self, listener: &Listener) -> bool {
+        let is_led_to = |own: &Address| leading_to(self.proxy, own).next().is_some();
+        listener.addresses().all(|own| own.is_local() && !is_led_to(&own))
+    }
+
     /// Whether a cluster leads where only patgate may lead, under this name or another one.
     pub(crate) fn is_protected(&self, name: &str) -> bool {
         if self.protected.contains(name) {
@@ -157,19 +164,24 @@ impl<'p> Context<'p> {
 /// The clusters with an endpoint at which the admin interface listens.
 fn admin(proxy: &Proxy) -> BTreeSet<&str> {
     let own = Address::read(proxy.bootstrap.at("admin/address"));
-    let is_own = |address: &Address| match (&own, address) {
+    leading_to(proxy, &own).map(|cluster| cluster.name.as_str()).collect()
+}
+
+/// The clusters with an endpoint at an address at which this Envoy listens.
+fn leading_to<'p>(proxy: &'p Proxy, own: &Address) -> impl Iterator<Item = &'p Cluster> {
+    let own = own.clone();
+    let is_own = move |address: &Address| match (&own, address) {
         // The system chooses the port 0, so nobody can name it.
         (Address::Socket { port: 0, .. }, _) => false,
         (Address::Socket { host, port }, Address::Socket { host: other, port: other_port }) => {
             port == other_port
                 && (host == other || address.is_local() && (own.is_local() || own.is_everywhere()))
         }
-        (Address::Pipe(path), Address::Pipe(other)) => path == other,
-        _ => false,
+        (Address::Unknown, _) => false,
+        (own, other) => own == other,
     };
     let clusters = proxy.clusters.values();
-    let clusters = clusters.filter(|cluster| cluster.addresses.iter().any(is_own));
-    clusters.map(|cluster| cluster.name.as_str()).collect()
+    clusters.filter(move |cluster| cluster.addresses.iter().any(&is_own))
 }
 
 impl<'p> View<'p> {

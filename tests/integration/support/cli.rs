@@ -34,6 +34,14 @@ pub(crate) struct CommandOutput {
     pub(crate) stderr: String,
 }
 
+impl CommandOutput {
+    /// Whether it succeeded, and standard error says only what was done.
+    pub(crate) fn is_without_warning(&self) -> bool {
+        let warns = ["WARN", "warning"].iter().any(|word| self.stderr.contains(word));
+        self.code == 0 && !warns
+    }
+}
+
 impl<'s> Cli<'s> {
     /// As an administrator of a world.
     pub(crate) fn of(world: &World<'s>) -> Self {

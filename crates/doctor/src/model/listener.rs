@@ -81,11 +81,6 @@ impl Listener {
         let more = more.map(|one| Address::read(one.at("address")));
         [self.address.clone()].into_iter().chain(more)
     }
-
-    /// Whether only this machine reaches it.
-    pub(crate) fn is_local(&self) -> bool {
-        self.addresses().all(|address| address.is_local())
-    }
 }
 
 fn read_chain(chain: &Value, place: &str, source: &Source, unjudged: &mut Vec<Unjudged>) -> Kind {

@@ -5,7 +5,7 @@ use patgate_core::backend::{BackendName, ReservedNames};
 
 use super::{Fix, Found, Place, Rule, Severity, everywhere};
 use crate::{
-    model::{Kind, Route, Target},
+    model::{Kind, Listener, Route, Target},
     value::Read,
     view::Context,
 };
@@ -42,7 +42,8 @@ const METRICS: &str = "/stats/prometheus";
 
 fn admin(context: &Context<'_>, found: &mut Found) {
     // On loopback, the admin interface itself is no farther away.
-    for listener in context.proxy.listeners.iter().filter(|listener| !listener.is_local()) {
+    let is_open = |listener: &Listener| !context.is_for_this_machine(listener);
+    for listener in context.proxy.listeners.iter().filter(|listener| is_open(listener)) {
         for chain in &listener.chains {
             let Kind::Tcp(clusters) = &chain.kind else { continue };
             for name in clusters.iter().filter(|name| context.is_admin(name)) {
@@ -55,7 +56,7 @@ fn admin(context: &Context<'_>, found: &mut Found) {
             }
         }
     }
-    for view in context.views.iter().filter(|view| !view.listener.is_local()) {
+    for view in context.views.iter().filter(|view| is_open(view.listener)) {
         for (host, route) in view.routes() {
             if let Some(name) = leads_to_admin(context, route)
                 && let Some(why) = more_than_metrics(route)

@@ -89,11 +89,12 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use support::{Suite, leaks, previous};
 
 macro_rules! tests {
-    ($suite:expr, $($test:path),+ $(,)?) => {
+    ($suite:expr, $($test:path),+ $(,)?) => { tests!(run: $suite, $($test),+) };
+    ($run:ident: $suite:expr, $($test:path),+ $(,)?) => {
         vec![$({
             let suite = Arc::clone($suite);
             Trial::test(stringify!($test), move || {
-                suite.clone().run(stringify!($test), $test(suite));
+                suite.clone().$run(stringify!($test), $test(suite));
                 Ok::<(), Failed>(())
             })
         }),+]
@@ -105,10 +106,75 @@ fn main() -> ExitCode {
     // Tests wait for servers more than they compute.
     arguments.test_threads.get_or_insert(3);
     let suite = Arc::new(Suite::prepare());
+    // Each uses the whole machine, and would make the others too slow.
     let mut trials = tests![
-        &suite,
-        // It uses the whole machine, so it runs beside tests that do not depend on timing.
+        run_alone: &suite,
         relay::a_large_fleet_spares_postgres,
+        ports::envoy_finds_a_stream_for_each_check,
+        losses::connections_that_lead_nowhere_are_given_up,
+        losses::connections_to_redis_that_lead_nowhere_are_given_up,
+        costly::one_token_is_denied_at_a_bounded_rate,
+        costly::neighbours_of_a_costly_token_are_served,
+        floods::forged_tokens_are_turned_away,
+        floods::five_thousand_forged_tokens_a_second,
+        floods::unknown_tokens_are_asked_for_in_batches,
+        floods::a_herd_is_served,
+        floods::one_owners_flood_leaves_others_their_share,
+        floods::paced_unknown_tokens_cost_a_bounded_rate,
+    ];
+    // What takes long begins early, so that nothing is left to wait for at the end.
+    if clients::all_are_wanted() {
+        trials.extend(tests![&suite, site::browser::people_make_use_and_revoke_tokens]);
+    }
+    // `make client-test` and `make test-all` run all of them; some need Node.
+    let wanted = |client: &&Client| client.needs_only_python() || clients::all_are_wanted();
+    trials.extend(CLIENTS.iter().filter(wanted).map(|client| {
+        let suite = Arc::clone(&suite);
+        let name = format!("clients::{}", client.script);
+        Trial::test(name.clone(), move || {
+            let test = clients::shows_what_its_user_has_to_know(Arc::clone(&suite), client);
+            suite.run(&name, test);
+            Ok(())
+        })
+    }));
+    // `make soak` runs it, and nothing else.
+    if soak::is_wanted() {
+        trials.extend(tests![&suite, soak::every_answer_is_accounted_for]);
+    }
+    // `make grpc-test` and `make test-all` run it; they need Go.
+    if grpc::has_grpcurl() {
+        trials.extend(tests![
+            &suite,
+            grpc::grpcurl_hears_every_status,
+            grpc::grpcurl_finds_services_and_messages_by_reflection
+        ]);
+    }
+    // `make upgrade-test` and `make test-all` run it; they need the history of the repository.
+    if previous::is_built() {
+        trials.extend(tests![
+            &suite,
+            upgrades::the_previous_release_serves_while_the_schema_is_migrated,
+            upgrades::a_rollout_and_a_rollback_fail_no_request,
+            upgrades::the_previous_commands_work_on_the_migrated_schema,
+            upgrades::self_service::both_work_on_the_migrated_schema,
+            upgrades::early::a_replica_waits_for_its_schema_and_serves_without_a_restart,
+            upgrades::early::nothing_uses_an_older_schema,
+        ]);
+    }
+    // By `make alerts-test`, which runs nothing else.
+    if alerts::are_wanted() {
+        trials.extend(tests![
+            &suite,
+            alerts::rules_and_their_tests_pass_promtool,
+            alerts::the_page_of_metrics_passes_promtool,
+            alerts::commands::of_the_runbook_succeed,
+            alerts::commands::the_filter_of_the_runbook_blocks_an_address,
+            alerts::each_fires_for_its_event_and_for_nothing_else,
+            alerts::rotations::of_the_key_ring_fire_none,
+        ]);
+    }
+    trials.extend(tests![
+        &suite,
         cases::over_grpc,
         cases::through_envoy,
         cases::through_the_command_line,
@@ -168,7 +234,6 @@ fn main() -> ExitCode {
         grpc::envoy_may_send_headers_raw,
         ports::heads_without_bodies_hold_little_memory,
         ports::idle_connections_of_one_port_leave_room_for_the_other,
-        ports::envoy_finds_a_stream_for_each_check,
         output::a_blocked_output_ends_and_delays_nothing,
         output::an_output_that_is_read_again_says_what_was_lost,
         output::a_blocked_output_does_not_hang_the_start,
@@ -632,8 +697,6 @@ fn main() -> ExitCode {
         losses::beyond_the_horizon_everything_is_read_again,
         losses::a_feed_that_heals_has_missed_nothing,
         losses::a_bulk_change_does_not_stop_the_feed,
-        losses::connections_that_lead_nowhere_are_given_up,
-        losses::connections_to_redis_that_lead_nowhere_are_given_up,
         locked::lookups_that_no_check_waits_for_end,
         shadow::verdicts_are_the_same_in_every_mode,
         shadow::an_unenforced_denial_adds_no_identity_headers,
@@ -685,65 +748,7 @@ fn main() -> ExitCode {
         races::a_slow_fill_brings_nothing_back,
         races::a_slow_domain_keeps_no_token_alive,
         races::an_old_redis_brings_nothing_back,
-        costly::one_token_is_denied_at_a_bounded_rate,
-        costly::neighbours_of_a_costly_token_are_served,
-        floods::forged_tokens_are_turned_away,
-        floods::five_thousand_forged_tokens_a_second,
-        floods::unknown_tokens_are_asked_for_in_batches,
-        floods::a_herd_is_served,
-        floods::one_owners_flood_leaves_others_their_share,
-        floods::paced_unknown_tokens_cost_a_bounded_rate,
-    ];
-    // `make client-test` and `make test-all` run all of them; some need Node.
-    let wanted = |client: &&Client| client.needs_only_python() || clients::all_are_wanted();
-    trials.extend(CLIENTS.iter().filter(wanted).map(|client| {
-        let suite = Arc::clone(&suite);
-        let name = format!("clients::{}", client.script);
-        Trial::test(name.clone(), move || {
-            let test = clients::shows_what_its_user_has_to_know(Arc::clone(&suite), client);
-            suite.run(&name, test);
-            Ok(())
-        })
-    }));
-    if clients::all_are_wanted() {
-        trials.extend(tests![&suite, site::browser::people_make_use_and_revoke_tokens]);
-    }
-    // `make soak` runs it, and nothing else.
-    if soak::is_wanted() {
-        trials.extend(tests![&suite, soak::every_answer_is_accounted_for]);
-    }
-    // `make grpc-test` and `make test-all` run it; they need Go.
-    if grpc::has_grpcurl() {
-        trials.extend(tests![
-            &suite,
-            grpc::grpcurl_hears_every_status,
-            grpc::grpcurl_finds_services_and_messages_by_reflection
-        ]);
-    }
-    // `make upgrade-test` and `make test-all` run it; they need the history of the repository.
-    if previous::is_built() {
-        trials.extend(tests![
-            &suite,
-            upgrades::the_previous_release_serves_while_the_schema_is_migrated,
-            upgrades::a_rollout_and_a_rollback_fail_no_request,
-            upgrades::the_previous_commands_work_on_the_migrated_schema,
-            upgrades::self_service::both_work_on_the_migrated_schema,
-            upgrades::early::a_replica_waits_for_its_schema_and_serves_without_a_restart,
-            upgrades::early::nothing_uses_an_older_schema,
-        ]);
-    }
-    // By `make alerts-test`, which runs nothing else.
-    if alerts::are_wanted() {
-        trials.extend(tests![
-            &suite,
-            alerts::rules_and_their_tests_pass_promtool,
-            alerts::the_page_of_metrics_passes_promtool,
-            alerts::commands::of_the_runbook_succeed,
-            alerts::commands::the_filter_of_the_runbook_blocks_an_address,
-            alerts::each_fires_for_its_event_and_for_nothing_else,
-            alerts::rotations::of_the_key_ring_fire_none,
-        ]);
-    }
+    ]);
     let names: Vec<String> = trials.iter().map(|trial| trial.name().to_owned()).collect();
     trials.push(Trial::test("promises::name_their_tests", move || {
         promises::name_their_tests(&names);

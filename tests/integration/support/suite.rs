@@ -6,7 +6,7 @@ use std::{
     future::Future,
     path::Path,
     sync::{
-        LazyLock, Mutex,
+        LazyLock, Mutex, PoisonError, RwLock,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::Instant,
@@ -50,6 +50,8 @@ pub(crate) struct Suite {
     /// Model backends, each by the name of its cluster.
     pub(crate) backends: OnFirstUse<HashMap<&'static str, Server>>,
     worlds: AtomicU32,
+    /// Held by each test; by one that uses the whole machine, alone.
+    machine: RwLock<()>,
     pub(crate) durations: Durations,
     /// The answers to the loads of all tests.
     pub(crate) answers: Ledger,
@@ -89,6 +91,7 @@ impl Suite {
             backends: on_first_use(&stack, model_backends),
             stack,
             worlds: AtomicU32::new(0),
+            machine: RwLock::new(()),
             durations: Durations::default(),
             answers: Ledger::default(),
             minted: Mutex::default(),
@@ -101,6 +104,17 @@ impl Suite {
 
     /// Runs a test, and notes how long it took, unless it fails.
     pub(crate) fn run(&self, name: &str, test: impl Future<Output = ()>) {
+        let _beside = self.machine.read().unwrap_or_else(PoisonError::into_inner);
+        self.time(name, test);
+    }
+
+    /// The same while no other test runs.
+    pub(crate) fn run_alone(&self, name: &str, test: impl Future<Output = ()>) {
+        let _alone = self.machine.write().unwrap_or_else(PoisonError::into_inner);
+        self.time(name, test);
+    }
+
+    fn time(&self, name: &str, test: impl Future<Output = ()>) {
         let began = Instant::now();
         self.runtime.block_on(test);
         self.durations.add(name, began.elapsed());

@@ -29,7 +29,8 @@ def adapt(text, *, admin_port, next_ports, access_log, certificate, patch):
                           such addresses, one for each replica
       clusters            upstream clusters to repoint or add: {"name": address or list, ...}
       failure_mode_allow  the ext_authz setting of that name
-      ext_authz           other ext_authz settings, merged over those of the file
+      ext_authz           other ext_authz settings, merged over those of the file. With a `timeout`,
+                          a connection to patgate may take as long
       tls                 {"certificate": path, "key": path}: these files are served over TLS. A
                           listener that has none of its own in the file gets it as shipped
     """
@@ -64,9 +65,12 @@ def adapt(text, *, admin_port, next_ports, access_log, certificate, patch):
                 if "failure_mode_allow" in patch:
                     settings["failure_mode_allow"] = patch["failure_mode_allow"]
                 _merge(settings, patch.get("ext_authz", {}))
+                name = settings["grpc_service"]["envoy_grpc"]["cluster_name"]
                 if "authz" in patch:
-                    name = settings["grpc_service"]["envoy_grpc"]["cluster_name"]
                     _point(resources["clusters"], name, patch["authz"])
+                patience = patch.get("ext_authz", {}).get("grpc_service", {}).get("timeout")
+                if patience:
+                    _connect_within(resources["clusters"], name, patience)
 
     for name, address in patch.get("clusters", {}).items():
         _point(resources["clusters"], name, address)
@@ -129,6 +133,13 @@ def _point(clusters, name, addresses):
         "cluster_name": name,
         "endpoints": [{"lb_endpoints": [{"endpoint": endpoint} for endpoint in endpoints]}],
     }
+
+
+def _connect_within(clusters, name, patience):
+    """Lengthens the shipped time limit, unless the configuration has another one."""
+    for cluster in clusters:
+        if cluster["name"] == name and cluster.get("connect_timeout") == "0.1s":
+            cluster["connect_timeout"] = patience
 
 
 def _address(text):

@@ -121,6 +121,7 @@ fn main() -> ExitCode {
         floods::a_herd_is_served,
         floods::one_owners_flood_leaves_others_their_share,
         floods::paced_unknown_tokens_cost_a_bounded_rate,
+        site::floods::a_flood_fails_no_check,
     ];
     // What takes long begins early, so that nothing is left to wait for at the end.
     if clients::all_are_wanted() {
@@ -538,7 +539,6 @@ fn main() -> ExitCode {
         web::why::no_backend_is_named,
         web::why::another_users_token_is_not_explained,
         web::why::a_domain_without_a_right_is_none,
-        site::floods::a_flood_fails_no_check,
         site::likeness::a_sign_in_tells_nothing_about_an_account,
         site::likeness::a_code_tells_nothing_about_an_invitation,
         site::likeness::a_wrong_password_is_answered_alike_in_a_session,

@@ -27,9 +27,11 @@ struct Supervisor {
     process: Child,
 }
 
-/// A server that the supervisor started. Which members are set depends on its kind. An Envoy ends
-/// with its handle, because each takes much: memory, health checks, and two of the 128 inotify
-/// instances that a user has on most machines. The others end with the supervisor.
+/// A server that the supervisor started. Which members are set depends on its kind.
+///
+/// An Envoy or another program ends with its handle. Each takes much, also if nobody needs it any more:
+/// memory, queries and health checks, and an Envoy two of the 128 inotify instances that a user has on
+/// most machines. Stores end with the supervisor, because what they hold is looked at in the end.
 #[derive(Debug, Deserialize)]
 pub struct Server {
     pub id: String,
@@ -49,7 +51,7 @@ pub struct Server {
     pub ports: HashMap<String, u16>,
     pub log: String,
     #[serde(skip)]
-    _ends: Option<EndsWithHandle>,
+    _ends: Option<Arc<EndsWithHandle>>,
 }
 
 #[derive(Debug)]
@@ -116,8 +118,9 @@ impl Stack {
         let mut request = json!({ "do": "start", "kind": kind });
         request.as_object_mut().unwrap().extend(arguments.as_object().unwrap().clone());
         let mut server: Server = serde_json::from_value(self.ask(request).unwrap()).unwrap();
-        if kind == "envoy" {
-            server._ends = Some(EndsWithHandle { stack: self.clone(), id: server.id.clone() });
+        if matches!(kind, "envoy" | "process") {
+            let ends = EndsWithHandle { stack: self.clone(), id: server.id.clone() };
+            server._ends = Some(Arc::new(ends));
         }
         server
     }
@@ -134,7 +137,8 @@ impl Stack {
     /// Restarts a server, and returns it with its new process id.
     pub fn restart(&self, server: &Server) -> Server {
         let answer = self.ask(json!({ "do": "restart", "id": server.id })).unwrap();
-        serde_json::from_value(answer).unwrap()
+        let restarted: Server = serde_json::from_value(answer).unwrap();
+        Server { _ends: server._ends.clone(), ..restarted }
     }
 
     pub fn signal(&self, server: &Server, signal: &str) {

@@ -154,7 +154,7 @@ impl Suite {
     pub(crate) async fn world(&self) -> World<'_> {
         let port = self.postgres.port;
         self.template.get_or_init(|| prepare_template(port)).await;
-        self.world_on(port, TEMPLATE).await
+        self.shared_world(TEMPLATE).await
     }
 
     /// The same on the schema of the previous release.
@@ -162,7 +162,14 @@ impl Suite {
         let port = self.postgres.port;
         self.template.get_or_init(|| prepare_template(port)).await;
         self.previous_template.get_or_init(|| self.prepare_previous_template()).await;
-        self.world_on(port, previous::TEMPLATE).await
+        self.shared_world(previous::TEMPLATE).await
+    }
+
+    async fn shared_world(&self, template: &str) -> World<'_> {
+        let logged = fs::metadata(&self.postgres.log).unwrap().len();
+        let mut world = self.world_on(self.postgres.port, template).await;
+        world.logged = logged;
+        world
     }
 
     /// Starts a Postgres for one test, which may do anything to it, with a world.
@@ -204,6 +211,8 @@ fn shared_postgres(stack: &Stack) -> Server {
         "log_line_prefix": "%d|%p|",
         // Nothing replicates from it, and the databases of all tests are large enough.
         "max_wal_size": "256MB",
+        // Each test leaves a database behind.
+        "autovacuum_naptime": "1h",
     });
     stack.start("postgres", json!({ "settings": settings }))
 }

@@ -2,7 +2,8 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs,
+    fs::{self, File},
+    io::{Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -35,6 +36,8 @@ pub(crate) struct World<'s> {
     pub(crate) redis_prefix: String,
     pub(crate) keyring_file: PathBuf,
     pub(crate) tokens: Tokens,
+    /// How long the log of the shared Postgres was before. All tests write there, so it becomes long.
+    pub(super) logged: u64,
     ids: HashMap<&'static str, Uuid>,
 }
 
@@ -79,6 +82,7 @@ impl<'s> World<'s> {
             redis_prefix,
             keyring_file,
             tokens,
+            logged: 0,
             ids,
         };
         world.populate().await;
@@ -117,6 +121,7 @@ impl<'s> World<'s> {
             redis_prefix,
             keyring_file: self.keyring_file.clone(),
             tokens: Tokens::new(Prefixes::default(), ring),
+            logged: self.logged,
             ids: self.ids.clone(),
         }
     }
@@ -320,7 +325,11 @@ impl<'s> World<'s> {
 
     /// The lines of the statements to this world's database.
     pub(crate) fn statements(&self) -> Vec<String> {
-        let log = fs::read_to_string(&self.suite.postgres.log).unwrap();
+        let mut log = File::open(&self.suite.postgres.log).unwrap();
+        log.seek(SeekFrom::Start(self.logged)).unwrap();
+        let mut text = Vec::new();
+        log.read_to_end(&mut text).unwrap();
+        let log = String::from_utf8_lossy(&text);
         // A statement continues on lines without a prefix.
         let mut ours = false;
         let mut statements = Vec::new();

@@ -33,7 +33,8 @@ git archive "$commit" | tar -x -C "$sources"
 # In the same target directory, it shares the dependencies that are compiled already. Cargo tells two
 # copies of a package apart by the version only, and would take parts of the one for the other, so
 # the earlier one gets another version. Under another name, its program does not replace
-# target/debug/patgate.
+# target/debug/patgate. There are no examples, but with that option, dependencies have the features that
+# tests need, as those that `cargo test` compiles.
 for manifest in "$sources/Cargo.toml" "$sources"/crates/*/Cargo.toml; do
     sed -i.bak 's/^version = "[^"]*/&-previous/' "$manifest"
 done
@@ -41,7 +42,7 @@ awk 'BEGIN { RS = ""; ORS = "\n\n" } !/\nsource = / { sub(/\nversion = "[^"]*/, 
     "$sources/Cargo.lock" >"$sources/Cargo.lock.new"
 mv "$sources/Cargo.lock.new" "$sources/Cargo.lock"
 printf '\n[[bin]]\nname = "patgate-previous"\npath = "src/main.rs"\n' >>"$sources/Cargo.toml"
-cargo build --locked --bin patgate-previous --manifest-path "$sources/Cargo.toml" --target-dir target
+cargo build --locked --bin patgate-previous --examples --manifest-path "$sources/Cargo.toml" --target-dir target
 # In one step, so that an interrupted build leaves no program.
 mv target/debug/patgate-previous "$program"
 rm -rf "$sources"

@@ -55,6 +55,8 @@ pub(crate) async fn a_forged_entry_goes_with_its_key(suite: Arc<Suite>) {
     let Unsealed { payload: (_, stamp, principal), .. } = opened;
     revoke(&world, &token).await;
     eventually("the revocation", async || answer(&first, &token, MODELS).await == 401).await;
+    // What the replica writes then must not come after the forgery.
+    eventually("the new entry", async || held(&redis, &token).await != genuine).await;
 
     let stamp = Stamp { snapshot: Snapshot::of_all(), ..stamp };
     let now: i64 = value(&world, "SELECT (extract(epoch FROM now()) * 1000000)::int8").await;

